@@ -1,0 +1,210 @@
+"""The local learner: packed, prefix-shared gradients, cut into passes of a token budget without changing the result.
+
+Every token's share of the loss is counted over the whole update before it is cut (`token_weights`), so the gradient
+does not depend on the number of passes. Log-probabilities come from hidden states in chunks: no [T,V] ever exists.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ludus.engines.local.model import CausalModel
+from ludus.engines.local.packed import hidden_before, passes, policy, scatter
+from ludus.losses.kl import k3
+from ludus.losses.objective import Objective
+from ludus.losses.value import value_loss
+from ludus.models.heads import ScalarHead
+from ludus.types import Batch, Key, Optim
+from ludus.weights.average import token_weights
+
+
+class Critic(nn.Module):
+    """A value for every token: its own copy of the policy's body, and a scalar head."""
+
+    def __init__(self, model: CausalModel) -> None:
+        super().__init__()
+        self.body = CausalModel(copy.deepcopy(model.module))
+        self.module = self.body.module  # registered, so that parameters() and state_dict() see it
+        self.head = ScalarHead(self.body.text.hidden_size).to(model.device)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """[B,T]: the value of the state in which each masked token was chosen."""
+        hidden, _ = hidden_before(self.body, batch)
+        return scatter(self.head(hidden).float(), batch.mask)
+
+
+class LocalLearner:
+    """Owns the policy's weights, and the frozen reference and the critic where the recipe needs them.
+
+    Args:
+        model:      the policy; the sampler may share it.
+        objective:  what an update minimises.
+        reference:  keep a frozen copy of the first weights, for `Batch.ref_logp`.
+        critic:     keep and train a critic, for `Batch.value`.
+    """
+
+    def __init__(
+        self,
+        model: CausalModel,
+        objective: Objective,
+        optim: Optim,
+        *,
+        reference: bool = False,
+        critic: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.objective, self.optim = model, objective, optim
+        self.key = Key(seed, ("learner",))
+        self.steps = 0
+        if optim.checkpointing:
+            model.module.gradient_checkpointing_enable({"use_reentrant": False})
+        self.reference = CausalModel(copy.deepcopy(model.module)) if reference else None
+        if self.reference is not None:
+            self.reference.module.requires_grad_(False)
+        self.critic = Critic(model) if critic else None
+        self._adam = _adam(model.module.parameters(), optim.lr, optim)
+        self._critic_adam = (
+            _adam(self.critic.parameters(), optim.critic_lr, optim) if self.critic else None
+        )
+
+    @torch.no_grad()
+    def annotate(self, batch: Batch, needs: Sequence[str] = ()) -> Batch:
+        """Fill what credit and loss need: ref_logp, value, and old_logp if asked for (else the sampler's serve)."""
+        changes: dict[str, Tensor] = {}
+        if "old_logp" in needs:
+            changes["old_logp"] = self._everywhere(batch, lambda part: policy(self.model, part)[0])
+        if self.reference is not None:
+            reference = self.reference
+            changes["ref_logp"] = self._everywhere(batch, lambda part: policy(reference, part)[0])
+        if self.critic is not None:
+            changes["value"] = self._everywhere(batch, self.critic)
+        return replace(batch, **changes)
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """All optimiser steps for one batch with its advantages; the mean of what they report."""
+        self.steps += 1
+        reports = [report for part in self._minibatches(batch) if (report := self._step(part))]
+        if not reports:
+            return {"skipped": 1.0}
+        return {name: float(np.mean([report[name] for report in reports])) for name in reports[0]}
+
+    def gradients(self, batch: Batch) -> dict[str, float]:
+        """Add the gradient of one batch to the parameters, without a step; what it reports."""
+        weight = token_weights(
+            batch.mask & batch.scored[batch.rollout][:, None],
+            batch.rollout,
+            over=self.objective.over,
+            turn=batch.turn,
+            group=batch.group,
+        )
+        batch = replace(batch, weight=weight)
+        trained = int((weight > 0).sum())
+        totals: dict[str, float] = {}
+        if not trained:
+            return totals  # nothing to learn from is counted by the caller, not divided by
+        for rows in passes(batch, self.optim.pass_tokens):
+            part = batch.rows(rows).to(self.model.device)
+            logp, entropy = policy(self.model, part, entropy=True)
+            assert part.weight is not None and entropy is not None
+            loss = (self.objective(logp, entropy, part) * part.weight).sum()
+            loss.backward()
+            old = part.logp if part.old_logp is None else part.old_logp
+            sums = {
+                "loss": loss,
+                "entropy": entropy[part.mask].sum() / trained,
+                "kl_old": k3(logp, old, part.mask).sum() / trained,
+            }
+            if part.ref_logp is not None:
+                sums["kl_ref"] = k3(logp, part.ref_logp, part.mask).sum() / trained
+            if self.critic is not None:
+                assert part.value is not None and part.returns is not None
+                each = value_loss(
+                    self.critic(part),
+                    part.value,
+                    part.returns,
+                    part.mask,
+                    clip=self.optim.critic_clip,
+                )
+                sums["value_loss"] = (each * part.weight).sum()
+                sums["value_loss"].backward()
+            for name, value in sums.items():
+                totals[name] = totals.get(name, 0.0) + float(value.detach())
+        return totals
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on, as nested dicts of tensors and numbers."""
+        state: dict[str, Any] = {
+            "steps": self.steps,
+            "model": self.model.module.state_dict(),
+            "adam": self._adam.state_dict(),
+        }
+        if self.reference is not None:
+            state["reference"] = self.reference.module.state_dict()
+        if self.critic is not None and self._critic_adam is not None:
+            state["critic"] = self.critic.state_dict()
+            state["critic_adam"] = self._critic_adam.state_dict()
+        return state
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.steps = state["steps"]
+        self.model.module.load_state_dict(state["model"])
+        self._adam.load_state_dict(state["adam"])
+        if self.reference is not None:
+            self.reference.module.load_state_dict(state["reference"])
+        if self.critic is not None and self._critic_adam is not None:
+            self.critic.load_state_dict(state["critic"])
+            self._critic_adam.load_state_dict(state["critic_adam"])
+
+    def _step(self, batch: Batch) -> dict[str, float]:
+        totals = self.gradients(batch)
+        if not totals:
+            return totals
+        totals["grad_norm"] = self._move(self._adam, self.optim.lr)
+        if self._critic_adam is not None:
+            self._move(self._critic_adam, self.optim.critic_lr)
+        return totals
+
+    def _move(self, adam: torch.optim.Optimizer, lr: float) -> float:
+        """One optimiser step at the scheduled rate; returns the norm before clipping. A norm of NaN moves nothing."""
+        parameters = [p for group in adam.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.optim.max_norm)
+        risen = min(1.0, self.steps / self.optim.warmup) if self.optim.warmup else 1.0
+        for group in adam.param_groups:
+            group["lr"] = lr * risen
+        if bool(torch.isfinite(norm)):
+            adam.step()
+        adam.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def _minibatches(self, batch: Batch) -> Iterator[Batch]:
+        groups = batch.group.unique()
+        count = min(self.optim.updates, len(groups))
+        if count <= 1:
+            yield batch
+            return
+        order = torch.from_numpy((self.key / self.steps).generator().permutation(len(groups)))
+        of_row = batch.group[batch.rollout]
+        for part in order.tensor_split(count):
+            yield batch.rows(torch.isin(of_row, groups[part]).nonzero()[:, 0])
+
+    def _everywhere(self, batch: Batch, compute: Any) -> Tensor:
+        """[B,T] of a function of parts of the batch, computed pass by pass."""
+        out = torch.zeros(batch.tokens.shape)
+        for rows in passes(batch, self.optim.pass_tokens):
+            part = compute(batch.rows(rows).to(self.model.device)).cpu()
+            out[rows, : part.shape[1]] = part
+        return out.to(batch.logp.device)
+
+
+def _adam(parameters: Iterable[nn.Parameter], lr: float, optim: Optim) -> torch.optim.AdamW:
+    trained = [p for p in parameters if p.requires_grad]
+    return torch.optim.AdamW(
+        trained, lr=lr, betas=optim.betas, weight_decay=optim.weight_decay, fused=True
+    )

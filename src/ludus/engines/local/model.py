@@ -1,0 +1,131 @@
+"""A transformers causal language model, seen as the two functions that sampling and learning need.
+
+`hidden` runs the body over packed tokens; `logits` (or `linear_logprob`) is the head. Everything that models do to
+their logits on the way out (bias, scale, soft cap) is stated here once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from ludus.engines.local import attention
+from ludus.models.linear_logprob import linear_logprob
+
+
+class CausalModel:
+    """Any transformers causal LM whose attention can be chosen (`_supports_attention_backend`)."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        if not getattr(model, "_supports_attention_backend", False):
+            raise NotImplementedError(
+                f"{type(model).__name__} does not let its attention be chosen, which the local engine needs; "
+                "use --engine vllm, or a model such as Qwen, Llama, Mistral or Gemma"
+            )
+        model.set_attn_implementation(attention.NAME)
+        self.module = model
+        self.text = model.config.get_text_config()
+        head = model.get_output_embeddings()
+        if head is None:
+            raise ValueError(f"{type(model).__name__} has no output embeddings: not a causal LM")
+        self.head: Any = head
+
+    @property
+    def device(self) -> torch.device:
+        return self.module.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.module.dtype
+
+    @property
+    def max_length(self) -> int:
+        return int(getattr(self.text, "max_position_embeddings", None) or 1 << 20)
+
+    def cache_shape(self) -> tuple[int, int, int]:
+        """(layers, key-value heads, head dimension)."""
+        text = self.text
+        heads = text.num_attention_heads
+        dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+        return text.num_hidden_layers, getattr(text, "num_key_value_heads", None) or heads, dim
+
+    def hidden(self, ids: Tensor, positions: Tensor, plan: object) -> Tensor:
+        """[1,N] packed ids and positions -> [N,H] last hidden states."""
+        out = self.module.base_model(
+            input_ids=ids, position_ids=positions, use_cache=False, plan=plan
+        )
+        return out.last_hidden_state[0]
+
+    @property
+    def _scale(self) -> float:
+        if getattr(self.text, "logit_scale", None):  # Cohere
+            return float(self.text.logit_scale)
+        return 1.0 / float(getattr(self.text, "logits_scaling", None) or 1.0)  # Granite
+
+    @property
+    def _cap(self) -> float | None:
+        return getattr(self.text, "final_logit_softcapping", None)  # Gemma
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[N,H] -> [N,V] in float32."""
+        z = nn.functional.linear(hidden, self.head.weight, self.head.bias).float() * self._scale
+        return self._cap * torch.tanh(z / self._cap) if self._cap else z
+
+    def logp(
+        self, hidden: Tensor, targets: Tensor, temperature: float = 1.0, entropy: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Log-probability [N] of `targets` [N], and the entropy [N] if wanted; [N,V] never exists at once."""
+        return linear_logprob(
+            hidden,
+            self.head.weight,
+            targets,
+            bias=self.head.bias,
+            temperature=temperature,
+            softcap=self._cap,
+            scale=self._scale,
+            entropy=entropy,
+        )
+
+
+def load(name: str | Path, *, device: str = "auto", dtype: str = "auto") -> tuple[CausalModel, Any]:
+    """A model and its tokenizer, from a directory or a hub name."""
+    where = Path(name)
+    if isinstance(name, Path) or where.exists():
+        if not (where / "config.json").exists():
+            raise FileNotFoundError(
+                f"{name} is no model folder: it has no config.json; save one with model.save_pretrained({str(name)!r})"
+            )
+        files = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model")
+        if not any((where / file).exists() for file in files):
+            raise FileNotFoundError(
+                f"{name} has a model but no tokenizer; save it beside the weights with "
+                f"tokenizer.save_pretrained({str(name)!r})"
+            )
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    place = pick_device(device)
+    config = AutoConfig.from_pretrained(name)
+    wanted = _dtype(dtype, place)
+    model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=wanted)
+    return CausalModel(model.to(place)), tokenizer
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """CUDA if there is one, then MPS, then the CPU; or the one that was asked for."""
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies it fast, else float32."""
+    if dtype != "auto":
+        return getattr(torch, dtype)
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32

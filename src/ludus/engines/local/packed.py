@@ -1,0 +1,71 @@
+"""One packed forward pass over the rows of a batch: log-probabilities or values, back in the shape [B,T]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ludus.engines.local.attention import Tree
+from ludus.engines.local.model import CausalModel
+from ludus.engines.local.tree import pack
+from ludus.types import Batch
+
+
+def passes(batch: Batch, tokens: int) -> Iterator[Tensor]:
+    """Row indices of each pass: rows in order (a group's rows stay neighbours), cut at a budget of tokens.
+
+    A row longer than the budget is a pass of its own. Rows with nothing to learn from are left out.
+    """
+    lengths = batch.lengths().tolist()
+    rows: list[int] = []
+    size = 0
+    for row in batch.mask.any(1).nonzero()[:, 0].tolist():
+        if rows and size + lengths[row] > tokens:
+            yield torch.tensor(rows)
+            rows, size = [], 0
+        rows.append(row)
+        size += lengths[row]
+    if rows:
+        yield torch.tensor(rows)
+
+
+def hidden_before(model: CausalModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The hidden state from which each masked token was predicted, and those tokens: [N,H] and [N] int64.
+
+    N runs over batch.mask in row-major order. Prefixes that rows share are computed once; their gradient is the sum.
+    """
+    tokens = batch.tokens.cpu().numpy()
+    packed = pack([row[row >= 0] for row in tokens])
+    device = model.device
+    hidden = model.hidden(
+        torch.from_numpy(packed.ids).to(device)[None],
+        torch.from_numpy(packed.positions).to(device)[None],
+        Tree(packed.segments, device),
+    )
+    row, column = batch.mask.cpu().nonzero(as_tuple=True)
+    if len(column) and int(column.min()) == 0:
+        raise ValueError(
+            "the first token of a row is trainable, and nothing came before to predict it from"
+        )
+    before = np.array(
+        [packed.index[i][t - 1] for i, t in zip(row.tolist(), column.tolist(), strict=True)],
+        np.int64,
+    )
+    return hidden[torch.from_numpy(before).to(device)], batch.tokens[batch.mask].to(device)
+
+
+def scatter(values: Tensor, mask: Tensor) -> Tensor:
+    """[N] in row-major order of mask -> [B,T], 0 elsewhere; differentiable."""
+    return values.new_zeros(mask.shape).masked_scatter(mask.to(values.device), values)
+
+
+def policy(
+    model: CausalModel, batch: Batch, *, entropy: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probability [B,T] of each masked token at the batch's temperature, and the entropy there if wanted."""
+    hidden, targets = hidden_before(model, batch)
+    logp, h = model.logp(hidden, targets, batch.temperature, entropy)
+    return scatter(logp, batch.mask), None if h is None else scatter(h, batch.mask)

@@ -1,0 +1,208 @@
+"""What one watches during a run: success, reward, tokens per second, and an honest estimate of the time left.
+
+    with progress(total=recipe.steps, done=state.step) as shown:
+        for state, report in train(...):
+            shown.step(report, evaluation=evaluations_left, checkpoint=checkpoints_left)
+
+On a terminal it is a bar; elsewhere (logs, CI) a plain line every few steps. `Silent` shows nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from ludus.types import Report
+
+
+class TimeLeft:
+    """An estimate from the recent past: what remains of each kind of work, at the mean duration of its last ones.
+
+    Steps grow longer when episodes do, so only the last `window` of them count. Before `least` steps nothing is said.
+    """
+
+    def __init__(self, window: int = 20, least: int = 3) -> None:
+        self.window, self.least = window, least
+        self.seen: dict[str, deque[float]] = {}
+
+    def saw(self, kind: str, seconds: float) -> None:
+        """One piece of work took `seconds`: "step", "evaluation", "checkpoint" ..."""
+        self.seen.setdefault(kind, deque(maxlen=self.window)).append(seconds)
+
+    def seconds(self, **left: int) -> float | None:
+        """For what is left of each kind, among those that were timed; None before enough steps were."""
+        if len(self.seen.get("step", ())) < self.least:
+            return None
+        timed = {kind: count for kind, count in left.items() if self.seen.get(kind)}
+        return sum(
+            count * sum(self.seen[kind]) / len(self.seen[kind]) for kind, count in timed.items()
+        )
+
+    def text(self, **left: int) -> str:
+        """ "~" while unknown; "> 2:05" where work is left of a kind that was never timed; else "2:05"."""
+        seconds = self.seconds(**left)
+        if seconds is None:
+            return "~"
+        untimed = any(count and not self.seen.get(kind) for kind, count in left.items())
+        return f"> {clock(seconds)}" if untimed else clock(seconds)
+
+
+def clock(seconds: float) -> str:
+    """125 -> '2:05', 7325 -> '2:02:05', 200000 -> '2d 7h'."""
+    whole = math.ceil(seconds)
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days}d {hours}h"
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+class Progress(Protocol):
+    """Shown while a run goes on. Used as a context, so that the terminal is left tidy after an error too."""
+
+    def step(self, report: Report, **left: int) -> None:
+        """A step is done; `left` says what else is still to come by kind, such as evaluation=2, checkpoint=4."""
+        ...
+
+    def spent(self, kind: str, seconds: float) -> None:
+        """Time that went into something else than a step: "evaluation", "checkpoint" ..."""
+        ...
+
+    def note(self, text: str) -> None:
+        """A line for the reader, above the bar."""
+        ...
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    def step(self, report: Report, **left: int) -> None: ...
+    def spent(self, kind: str, seconds: float) -> None: ...
+    def note(self, text: str) -> None: ...
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class _Timed:
+    """What the two visible kinds share: the step that is due, and how long steps take."""
+
+    def __init__(self, total: int, done: int, now: Callable[[], float]) -> None:
+        self.total, self.now = total, now
+        self.left = TimeLeft()
+        self.began = now()
+        self.at = done
+
+    def spent(self, kind: str, seconds: float) -> None:
+        self.left.saw(kind, seconds)
+        self.began += seconds  # or the next step would count it again
+
+    def _figures(self, report: Report, left: dict[str, int]) -> dict[str, str]:
+        now = self.now()
+        self.left.saw("step", now - self.began)
+        self.began, self.at = now, report.step
+        speed = report.timings.get("tokens_per_second", math.nan)
+        return {
+            "success": _figure(report.metrics.get("success", math.nan), ".2f"),
+            "reward": _figure(report.metrics.get("reward", math.nan), ".2f"),
+            "speed": _figure(speed, ",.0f"),
+            "left": self.left.text(step=self.total - report.step, **left),
+        }
+
+
+class Terminal(_Timed):
+    """A bar that stays in place."""
+
+    def __init__(
+        self, total: int, done: int, console: Console, now: Callable[[], float] = time.perf_counter
+    ) -> None:
+        super().__init__(total, done, now)
+        self.bar = Bar(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=None),
+            TextColumn("success [bold green]{task.fields[success]}"),
+            TextColumn("reward [bold]{task.fields[reward]}"),
+            TextColumn("{task.fields[speed]} tokens/s"),
+            TextColumn("[cyan]{task.fields[left]} left"),
+            console=console,
+            expand=True,
+        )
+        unknown = {"success": "-", "reward": "-", "speed": "-", "left": "~"}
+        self.task = self.bar.add_task("", total=total, completed=done, **unknown)
+
+    def step(self, report: Report, **left: int) -> None:
+        self.bar.update(self.task, completed=report.step, **self._figures(report, left))
+
+    def note(self, text: str) -> None:
+        self.bar.console.print(text, markup=False, highlight=False)
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+
+class Lines(_Timed):
+    """A plain line every `every` steps, and at the last, for a file or a pipe."""
+
+    def __init__(
+        self,
+        total: int,
+        done: int,
+        console: Console,
+        every: int = 10,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        super().__init__(total, done, now)
+        self.console, self.every = console, every
+
+    def step(self, report: Report, **left: int) -> None:
+        figures = self._figures(report, left)
+        if report.step % self.every == 0 or report.step == self.total:
+            self.note(
+                f"step {report.step}/{self.total}  success {figures['success']}  reward {figures['reward']}  "
+                f"{figures['speed']} tokens/s  {figures['left']} left"
+            )
+
+    def note(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def progress(
+    total: int, *, done: int = 0, every: int = 10, console: Console | None = None
+) -> Progress:
+    """A bar on a terminal, plain lines elsewhere. `done` steps came before, where a run is resumed."""
+    console = console or Console(stderr=True)
+    return (
+        Terminal(total, done, console)
+        if console.is_terminal
+        else Lines(total, done, console, every)
+    )
+
+
+def _figure(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)

@@ -1,0 +1,167 @@
+"""A recipe: the pieces of one system, as a frozen value. A variant is `dataclasses.replace(recipe, ...)`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ludus.curricula.horizon import fixed
+from ludus.curricula.uniform import Uniform
+from ludus.losses.objective import KL, Objective
+from ludus.types import (
+    Batch,
+    Credit,
+    Credited,
+    Curriculum,
+    Env,
+    Horizon,
+    Loss,
+    Optim,
+    Reward,
+    Strategy,
+)
+from ludus.weights.average import Over
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Success on tasks that training never sees: `tasks` of them, each attempted `answers` times.
+
+    every  steps between evaluations during training; 0 evaluates before and after only
+    """
+
+    tasks: int = 128
+    answers: int = 1
+    max_turns: int = 10
+    every: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one run is made of.
+
+    env         the world; its `tasks("train")` are drawn from, its `tasks("test")` are held out for evaluation
+    strategy    how one attempt is produced
+    credit      rewards to one number per token; a plain function (batch) -> [B,T] will do
+    loss        one value per token; `over` says how they are averaged
+    reward      fills rewards that the environment does not give (verifiers, judges); None keeps the environment's
+    kl          a pull to the first weights, as a loss; `reference` keeps them (a KL in the reward needs it too)
+    critic      train a critic beside the policy, for credits that need values
+    horizon     training step -> turns allowed
+    tasks, answers   per step: so many tasks, each attempted so often
+    """
+
+    env: Env
+    strategy: Strategy
+    credit: Credit | Callable[[Batch], Any]
+    loss: Loss
+    over: Over = "tokens"
+    reward: Reward | None = None
+    kl: KL | None = None
+    entropy: float = 0.0
+    reference: bool = False
+    critic: bool = False
+    curriculum: Curriculum = field(default_factory=Uniform)
+    horizon: Horizon = field(default_factory=lambda: fixed(10))
+    model: str = "textcraft"
+    optim: Optim = field(default_factory=Optim)
+    tasks: int = 16
+    answers: int = 8
+    steps: int = 100
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(self.loss, self.over, self.kl, self.entropy)
+
+
+class RecipeError(ValueError):
+    """Pieces that cannot go together, named at the start."""
+
+
+def check(recipe: Recipe) -> None:
+    """Raise unless the pieces can go together; nothing is run."""
+    needs = as_credit(recipe.credit).needs
+    credit = _name(recipe.credit)
+    for field_ in ("tasks", "answers", "steps"):
+        if getattr(recipe, field_) < 1:
+            raise RecipeError(f"{field_}={getattr(recipe, field_)}; give at least 1")
+    if "group" in needs and recipe.answers < 2:
+        raise RecipeError(
+            f"{credit} compares the answers of a group, and the recipe asks for {recipe.answers}; "
+            "give --set answers=8 (two or more), or a credit without groups such as ReinforcePlusPlus()"
+        )
+    if "value" in needs and not recipe.critic:
+        raise RecipeError(f"{credit} needs values, and the recipe has no critic; give critic=True")
+    if ("ref_logp" in needs or recipe.kl is not None) and not recipe.reference:
+        raise RecipeError(
+            "a KL needs the weights that it is measured from, and the recipe keeps none; give reference=True"
+        )
+    if "baseline" in needs and not hasattr(recipe.strategy, "sampling"):
+        raise RecipeError(
+            f"{credit} needs a greedy twin of every task, and {_name(recipe.strategy)} has no `sampling` to make "
+            "greedy; give a strategy with that field"
+        )
+    if recipe.horizon(1) < 1:
+        raise RecipeError(
+            f"the horizon allows {recipe.horizon(1)} turns at step 1; give at least 1"
+        )
+    if recipe.evaluation.max_turns < 1:
+        raise RecipeError(f"evaluation.max_turns={recipe.evaluation.max_turns}; give at least 1")
+
+
+@dataclass(frozen=True)
+class _Function:
+    """A plain function as a Credit that remembers nothing."""
+
+    function: Callable[[Batch], Any]
+    needs: Sequence[str] = ()
+
+    def init(self) -> tuple[()]:
+        return ()
+
+    def assign(self, state: tuple[()], batch: Batch) -> tuple[tuple[()], Credited]:
+        made = self.function(batch)
+        credited = made if isinstance(made, tuple) else Credited(made)
+        if credited[0].shape != batch.mask.shape:
+            raise ValueError(
+                f"{_name(self.function)} returned shape {list(credited[0].shape)}; wanted {list(batch.mask.shape)}, "
+                "one value per token: batch.spread(x) makes it from one value per rollout"
+            )
+        return state, Credited(*credited)
+
+
+def as_credit(credit: Any) -> Credit:
+    return credit if hasattr(credit, "assign") else _Function(credit)
+
+
+# ------------------------------------------------------------------------------------ as data
+
+
+def describe(value: Any) -> Any:
+    """A recipe (or any piece) as plain JSON, for recipe.json: what it was made of, not how to make it again."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inside = {
+            f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value) if f.repr
+        }
+        return {"is": type(value).__name__, **inside}
+    if isinstance(value, functools.partial):
+        positional = {f"argument {i}": describe(a) for i, a in enumerate(value.args)}
+        return {"is": _name(value.func), **positional, **describe(dict(value.keywords))}
+    if isinstance(value, Mapping):
+        return {str(k): describe(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [describe(v) for v in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if inspect.isroutine(value) or inspect.isclass(value):
+        return _name(value)
+    return {"is": type(value).__name__}
+
+
+def _name(value: Any) -> str:
+    return getattr(value, "__qualname__", None) or type(value).__name__

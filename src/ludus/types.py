@@ -1,0 +1,501 @@
+"""The nouns and the protocols of Ludus. This file imports nothing of ours, and everything else imports it.
+
+Legend of shapes, shared by all files: P prompts, G answers per prompt, R rollouts, B contexts (rows), T tokens,
+K turns, V vocabulary. A name such as `reward_R` ends with its shape where that helps.
+
+One record travels from sampling to learning and to disk:
+
+    Task -> Request -> Rollout (turns, and the Nodes that were really sampled) -> Group -> Batch
+
+Four rules hold everywhere. (1) A sampled token id is never derived again from text. (2) A setting that the chosen
+engine cannot honour is an error at the start. (3) Every reduction names its level, and its denominator is counted
+once over the global batch. (4) Whatever can be stale carries a version.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+# ---------------------------------------------------------------------------------------------- what is said
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture inside a message: encoded bytes (PNG or JPEG), so that it is hashable and writes to disk as it is."""
+
+    data: bytes
+
+
+Part = str | Image
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a conversation; `content` is a tuple of parts (a plain string is taken as one text part)."""
+
+    role: Role
+    content: tuple[Part, ...]
+
+    def __init__(self, role: Role, content: str | Image | Sequence[Part]) -> None:
+        parts = (content,) if isinstance(content, str | Image) else tuple(content)
+        object.__setattr__(self, "role", role)
+        object.__setattr__(self, "content", parts)
+
+    @property
+    def text(self) -> str:
+        """The text parts joined; images are left out."""
+        return "".join(part for part in self.content if isinstance(part, str))
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to attempt. `prompt` opens every conversation about it; what an environment adds comes after.
+
+    answer      what a verifier compares with (never shown to the policy)
+    env         the name of the environment it belongs to, where a recipe mixes several
+    difficulty  in the environment's own unit (depth, digits ...), for curricula and per-level reports
+    """
+
+    id: str
+    prompt: tuple[Message, ...] = ()
+    answer: Any = None
+    env: str = ""
+    difficulty: float = 0.0
+    domain: str = ""
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+class End(enum.StrEnum):
+    """Why an attempt ended. Only an end that is the policy's own doing may be scored (`scorable`)."""
+
+    SOLVED = "solved"
+    FAILED = "failed"
+    GAVE_UP = "gave up"
+    OUT_OF_TURNS = "out of turns"
+    OUT_OF_TOKENS = "out of tokens"
+    ENV_CRASHED = "environment crashed"
+    ENV_TIMED_OUT = "environment timed out"
+    ENGINE_LOST = "engine lost"
+    JUDGE_ERROR = "judge error"
+    CANCELLED = "cancelled"
+
+    @property
+    def scorable(self) -> bool:
+        return self in {End.SOLVED, End.FAILED, End.GAVE_UP, End.OUT_OF_TURNS, End.OUT_OF_TOKENS}
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an environment answers.
+
+    state        explicit: a plain value where the world is pure Python; a handle with the history where it is not
+    observation  what the policy sees next: text, or parts of text and images
+    reward       of this step alone
+    end          None while the episode goes on
+    """
+
+    state: Any
+    observation: str | tuple[Part, ...]
+    reward: float = 0.0
+    end: End | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+# ---------------------------------------------------------------------------------------------- randomness
+
+
+@dataclass(frozen=True)
+class Key:
+    """A name for a stream of random numbers: the run's seed and a path such as ("step", 3, "task", "t17", "turn", 2).
+
+    The numbers depend on the name alone, never on arrival order, so scheduling cannot change what is sampled.
+    """
+
+    seed: int
+    path: tuple[str | int, ...] = ()
+
+    def __truediv__(self, part: str | int) -> Key:
+        return Key(self.seed, (*self.path, part))
+
+    def integer(self) -> int:
+        """A 63-bit integer, uniform over names (blake2b; stable over processes, machines and Python versions)."""
+        digest = hashlib.blake2b(repr((self.seed, self.path)).encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little") >> 1
+
+    def generator(self) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(self.integer()))
+
+
+# ---------------------------------------------------------------------------------------------- what is sampled
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen. temperature 0 is greedy. `stop` strings end a turn after the token that completes one."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """Tokens appended to a context by one author. Nodes form a trace: a chain, or a forest where rollouts branch.
+
+    parent     the context that these tokens continue; None for a root
+    tokens     [T] int64, as sampled or as rendered once; never derived again from text
+    trainable  True where the policy in training chose every one of these tokens
+    logprobs   [T] float32, of the distribution sampled from (after temperature); None if nobody sampled them
+    version    of the weights that sampled them; -1 if nobody did
+    role       who wrote: prompt, assistant, environment, template, or a role's own name
+    origin     for a new root (a summary, a rewritten history): the context it came from
+
+    Identity is equality: a shared node is one object, sampled once, stored once and trained once.
+    """
+
+    parent: Node | None
+    tokens: np.ndarray
+    trainable: bool = False
+    logprobs: np.ndarray | None = None
+    version: int = -1
+    sampling: Sampling | None = None
+    role: str = "environment"
+    origin: Node | None = None
+    length: int = field(init=False)  # of the whole context, this node included
+
+    def __post_init__(self) -> None:
+        if self.trainable and (self.logprobs is None or len(self.logprobs) != len(self.tokens)):
+            got = None if self.logprobs is None else len(self.logprobs)
+            raise ValueError(
+                f"a trainable node of {len(self.tokens)} tokens came with {got} log-probabilities; "
+                "give one for each token, as sampled"
+            )
+        object.__setattr__(
+            self, "length", len(self.tokens) + (self.parent.length if self.parent else 0)
+        )
+
+    def chain(self) -> list[Node]:
+        """The nodes of this context, root first."""
+        nodes: list[Node] = []
+        node: Node | None = self
+        while node is not None:
+            nodes.append(node)
+            node = node.parent
+        return nodes[::-1]
+
+    def context(self) -> np.ndarray:
+        """The token ids of the whole context, [length]."""
+        return np.concatenate([node.tokens for node in self.chain()])
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a sampler returned: ids and log-probabilities as sampled, and why it stopped."""
+
+    tokens: np.ndarray
+    logprobs: np.ndarray
+    finish: Literal["stop", "length", "cancelled"]
+    version: int
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One exchange: the sampled node, what it said, and what the environment answered.
+
+    anchor  a hashable name of the state acted in, for same-state comparisons (GiGPO); None if not known
+    """
+
+    node: Node
+    action: str
+    observation: str = ""
+    reward: float = 0.0
+    anchor: Any = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One attempt at a task.
+
+    contexts  the leaf of every context that it wrote: one for most systems, several with summaries or sub-agents
+    reward    what credit is assigned for; `terms` are the named channels it was made from, kept apart
+    agent     the role that produced it, where a conversation has several
+    signals   what a recipe asked to be measured on the way (entropy, hidden states ...)
+    error     the message of what went wrong outside the policy, where `end` is not scorable
+    """
+
+    task: Task
+    contexts: tuple[Node, ...]
+    turns: tuple[Turn, ...]
+    reward: float
+    end: End
+    terms: Mapping[str, float] = field(default_factory=dict)
+    agent: str = "policy"
+    signals: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+    opening: tuple[Message, ...] = ()  # the messages before the first turn, for the reader
+
+    @property
+    def solved(self) -> bool:
+        return self.end is End.SOLVED
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is compared with what: by default, the answers to one task."""
+
+    key: str
+    rollouts: tuple[Rollout, ...]
+    baseline: float | None = None  # reward of the greedy twin, where a credit needs it (ReMax)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a curriculum asks for: some attempts at a task under stated conditions.
+
+    `seed` makes the world; the answers of one request share it, so that they are compared on the same world.
+    """
+
+    task: Task
+    answers: int
+    max_turns: int
+    seed: int = 0
+    guidance: tuple[
+        Message, ...
+    ] = ()  # hints injected before the first turn; recorded as part of the prompt
+
+
+# ---------------------------------------------------------------------------------------------- what is learnt
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training step as padded tensors: rows [B] are contexts, statistics [R] are of rollouts.
+
+    tokens   [B,T] int64                     mask     [B,T] bool: chosen by the policy in training
+    logp     [B,T] float32, as sampled       turn     [B,T] int64: index of the turn, -1 outside
+    rollout  [B] int64: row -> rollout       group    [R] int64: rollout -> group
+    reward   [R] float32                     scored   [R] bool: False where the end was not the policy's doing
+    turn_reward [R,K] float32                baseline [R] float32 or None: reward of the greedy twin
+
+    Filled on demand by the learner, each [B,T] float32: old_logp (the learner's own at the start of the update),
+    ref_logp (the anchor's), value (the critic's). Position t holds what belongs to token t itself.
+    """
+
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    logp: torch.Tensor
+    turn: torch.Tensor
+    rollout: torch.Tensor
+    group: torch.Tensor
+    reward: torch.Tensor
+    scored: torch.Tensor
+    turn_reward: torch.Tensor
+    baseline: torch.Tensor | None = None
+    old_logp: torch.Tensor | None = None
+    ref_logp: torch.Tensor | None = None
+    value: torch.Tensor | None = None
+    advantage: torch.Tensor | None = None
+    returns: torch.Tensor | None = None
+    weight: torch.Tensor | None = (
+        None  # [B,T]: each token's share of the loss, counted over the global batch
+    )
+    temperature: float = 1.0
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    def spread(self, per_rollout: torch.Tensor) -> torch.Tensor:
+        """[R] -> [B,T]: the rollout's number on each of its trainable tokens, 0 elsewhere."""
+        if per_rollout.shape != self.reward.shape:
+            raise ValueError(
+                f"spread wants one number per rollout, shape {tuple(self.reward.shape)}; "
+                f"got shape {tuple(per_rollout.shape)}"
+            )
+        return per_rollout[self.rollout][:, None] * self.mask
+
+    def rows(self, index: torch.Tensor) -> Batch:
+        """The rows `index`, cut to their longest; rollout-level tensors stay whole, so `rollout` stays valid."""
+        filled = (
+            self.tokens.new_ones(self.tokens.shape, dtype=bool)
+            if not len(self)
+            else self.lengths_mask()
+        )
+        width = int(filled[index].sum(1).max()) if len(index) else 0
+        changes: dict[str, Any] = {}
+        for name in _OF_ROWS:
+            tensor = getattr(self, name)
+            if tensor is not None:
+                changes[name] = tensor[index] if tensor.dim() == 1 else tensor[index][:, :width]
+        return replace(self, **changes)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with every tensor on `device`."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "temperature"}
+        return replace(self, **{n: t.to(device) for n, t in tensors.items() if t is not None})
+
+    def lengths_mask(self) -> torch.Tensor:
+        """[B,T] bool: True on real tokens; padding is token -1."""
+        return self.tokens >= 0
+
+    def lengths(self) -> torch.Tensor:
+        return self.lengths_mask().sum(1)
+
+
+_OF_ROWS = (
+    *("tokens", "mask", "logp", "turn", "rollout"),
+    *("old_logp", "ref_logp", "value", "advantage", "returns", "weight"),
+)
+
+
+# ---------------------------------------------------------------------------------------------- the protocols
+
+
+@runtime_checkable
+class Env(Protocol):
+    """A world that holds no episode itself: the state travels in the Step, so that branching needs nothing special.
+
+    `tasks` lists what can be attempted; `fork` returns an independent copy of a state (a pure value returns itself)
+    or raises `CannotFork`; `close` frees what a state holds outside Python.
+    """
+
+    name: str
+
+    def tasks(self, split: Literal["train", "test"] = "train") -> Sequence[Task]: ...
+    async def reset(self, task: Task, seed: int) -> Step: ...
+    async def step(self, state: Any, action: str) -> Step: ...
+
+
+class CannotFork(RuntimeError):
+    """Raised by an environment whose states cannot be copied."""
+
+
+class Sampler(Protocol):
+    """Token ids in, token ids out; the only way to a policy while rollouts are made.
+
+    `renderer` (ludus.data.render) turns messages into nodes for this policy's template. `score` gives the
+    log-probabilities of `tokens` as a continuation of `context`, at temperature 1, without appending them.
+    """
+
+    renderer: Any
+
+    async def generate(self, context: Node, sampling: Sampling, key: Key) -> Completion: ...
+    async def score(self, context: Node, tokens: np.ndarray) -> np.ndarray: ...
+
+
+class ContextTooLong(ValueError):
+    """A context that leaves the model no room for one more token."""
+
+
+Strategy = Callable[["Request", Sampler, Any, Key], Awaitable["Rollout | Sequence[Rollout]"]]
+"""async (request, sampler, env, key) -> rollout(s): how one attempt (or tree, or conversation) is produced."""
+
+Reward = Callable[[Sequence[Group]], Awaitable[Sequence[Group]]]
+"""Fills `reward` and `terms`; it sees whole groups, so that group-aware and history-aware rewards fit."""
+
+
+class Credited(NamedTuple):
+    """What credit gives: advantage [B,T], and returns [B,T], the critic's targets, where there is a critic."""
+
+    advantage: torch.Tensor
+    returns: torch.Tensor | None = None
+
+
+class Credit(Protocol):
+    """Rewards (and values) to one number per token. A plain function `(batch) -> [B,T]` serves as one, without state.
+
+    needs  what must be there: "group" (two or more answers), "value", "ref_logp", "baseline" (the greedy twin)
+    """
+
+    @property
+    def needs(self) -> Sequence[str]: ...
+    def init(self) -> Any: ...
+    def assign(self, state: Any, batch: Batch) -> tuple[Any, Credited]: ...
+
+
+Loss = Callable[..., "torch.Tensor"]
+"""(logp, old_logp, advantage, mask) -> [B,T], one value per token, to be minimised; never averaged inside."""
+
+
+class Curriculum(Protocol):
+    """What to draw next. State is a plain JSON value, so that it is saved, resumed and nested for free."""
+
+    def init(self, tasks: Sequence[Task]) -> Any: ...
+    def draw(
+        self, state: Any, tasks: Sequence[Task], count: int, key: Key
+    ) -> tuple[Any, Sequence[Task]]: ...
+    def update(self, state: Any, groups: Sequence[Group]) -> Any: ...
+
+
+Horizon = Callable[[int], int]
+"""Training step, counted from 1, to the number of turns allowed. Derived from the step alone, so resuming keeps it."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One training step, as it is shown and written: `metrics` never depends on the clock, `timings` does."""
+
+    step: int
+    metrics: Mapping[str, float]
+    timings: Mapping[str, float]
+    groups: Sequence[Group] = ()
+
+
+@dataclass(frozen=True)
+class Optim:
+    """How the weights move: AdamW with a clipped norm. The defaults suit a tiny model; papers' stand in their recipes.
+
+    warmup       steps over which the rate rises linearly from 0
+    updates      optimiser steps per batch; groups are dealt out to them by a permutation keyed by seed and step
+    pass_tokens  tokens in one forward and backward; memory follows it, the gradient does not change
+    """
+
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup: int = 0
+    max_norm: float = 1.0
+    updates: int = 1
+    pass_tokens: int = 8192
+    checkpointing: bool = False
+    critic_lr: float = 1e-3
+    critic_clip: float | None = 0.5
+
+
+class Learner(Protocol):
+    """Owns the trained weights. One program for one device or many."""
+
+    def annotate(self, batch: Batch, needs: Sequence[str] = ()) -> Batch: ...
+    def update(self, batch: Batch) -> Mapping[str, float]: ...
+    def gradients(self, batch: Batch) -> Mapping[str, float]: ...
+    def state(self) -> Mapping[str, Any]: ...
+    def load(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Engine(Protocol):
+    """Turns requests into groups on some machines; `publish` gives it new weights under a new version."""
+
+    def collect(
+        self,
+        strategy: Strategy,
+        requests: Sequence[Request],
+        env: Env | None,
+        key: Key,
+        *,
+        done: Callable[[Rollout], None] = ...,
+    ) -> list[Group]: ...
+    def publish(self, version: int) -> None: ...
