@@ -330,12 +330,7 @@ class Batch:
 
     def rows(self, index: torch.Tensor) -> Batch:
         """The rows `index`, cut to their longest; rollout-level tensors stay whole, so `rollout` stays valid."""
-        filled = (
-            self.tokens.new_ones(self.tokens.shape, dtype=bool)
-            if not len(self)
-            else self.lengths_mask()
-        )
-        width = int(filled[index].sum(1).max()) if len(index) else 0
+        width = int(self.lengths()[index].max()) if len(index) else 0
         changes: dict[str, Any] = {}
         for name in _OF_ROWS:
             tensor = getattr(self, name)
@@ -453,6 +448,9 @@ class Report:
     metrics: Mapping[str, float]
     timings: Mapping[str, float]
     groups: Sequence[Group] = ()
+
+    def with_metrics(self, more: Mapping[str, float]) -> Report:
+        return replace(self, metrics={**self.metrics, **more})
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -24,27 +27,26 @@ def f(*numbers: float) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float64)
 
 
-def close(got: Tensor, want: Tensor | list[float], atol: float = 1e-5) -> None:
+def close(got: Tensor, want: Any, atol: float = 1e-5) -> None:
     torch.testing.assert_close(got, torch.as_tensor(want, dtype=got.dtype), atol=atol, rtol=0)
 
 
-def b0(reward: Tensor = REWARD, **changes: Tensor) -> Batch:
+def b0() -> Batch:
     mask = torch.arange(4) < LENGTHS[:, None]
     zeros = torch.zeros(8, 4, dtype=torch.float64)
-    fields = {
-        "tokens": mask.long() - 1,
-        "mask": mask,
-        "logp": zeros,
-        "turn": mask.long() - 1,
-        "rollout": torch.arange(8),
-        "group": GROUP,
-        "reward": reward,
-        "scored": torch.ones(8, dtype=torch.bool),
-        "turn_reward": reward[:, None],
-        "baseline": f(0, 0, 0, 0, 1, 1, 1, 1),
-        "value": zeros,
-    }
-    return Batch(**(fields | changes))
+    return Batch(
+        tokens=mask.long() - 1,
+        mask=mask,
+        logp=zeros,
+        turn=mask.long() - 1,
+        rollout=torch.arange(8),
+        group=GROUP,
+        reward=REWARD,
+        scored=torch.ones(8, dtype=torch.bool),
+        turn_reward=REWARD[:, None],
+        baseline=f(0, 0, 0, 0, 1, 1, 1, 1),
+        value=zeros,
+    )
 
 
 # name, credit, first token of each answer to p, then to q
@@ -264,7 +266,9 @@ def test_several_contexts_are_one_sequence() -> None:
     close(reward, [[0, 0], [5, 0], [1, 0]])
     close(reward_to_go(reward, mask, gamma=0.5, rollout=rollout), [[0.25, 0.5], [5, 0], [1, 0]])
     # V = 0.5 everywhere, gamma = 1, lambda = 0.5: deltas 0, 0, 0.5 over rows 0, 0, 2; and 4.5 in row 1
-    advantage, returns = gae(reward, torch.full((3, 2), 0.5).double(), mask, lam=0.5, rollout=rollout)
+    advantage, returns = gae(
+        reward, torch.full((3, 2), 0.5).double(), mask, lam=0.5, rollout=rollout
+    )
     close(advantage, [[0.125, 0.25], [4.5, 0], [0.5, 0]])
     close(returns, [[0.625, 0.75], [5, 0], [1, 0]])
 
@@ -350,9 +354,9 @@ def test_gae_without_a_critic_is_reinforce() -> None:
 
 def test_a_credit_says_what_is_missing() -> None:
     with pytest.raises(ValueError, match=r"batch\.value, which is empty"):
-        credit.GAE()(Batch(**(vars(b0()) | {"value": None})))
+        credit.GAE()(replace(b0(), value=None))
     with pytest.raises(ValueError, match=r"batch\.baseline, which is empty"):
-        credit.ReMax()(Batch(**(vars(b0()) | {"baseline": None})))
+        credit.ReMax()(replace(b0(), baseline=None))
     assert credit.GAE().needs == ("value",)
     assert credit.ReMax().needs == ("baseline",)
     assert credit.GRPO().needs == ("group",) and credit.RLOO().needs == ("group",)

@@ -90,8 +90,14 @@ def test_groups() -> None:
 
 def test_fully_masked_rollouts_are_not_counted() -> None:
     value, mask = flat([2, 4, 0], [1, 2, 77])
-    for over, number in [("tokens", 10 / 6), ("answers", 1.5), ("answer sums", 5.0), (10, 0.5)]:
-        assert average(value, mask, over=over).item() == pytest.approx(number)  # type: ignore[arg-type]
+    want: list[tuple[Over, float]] = [
+        ("tokens", 10 / 6),
+        ("answers", 1.5),
+        ("answer sums", 5),
+        (10, 0.5),
+    ]
+    for over, number in want:
+        assert average(value, mask, over=over).item() == pytest.approx(number)
 
 
 def test_nothing_to_average() -> None:
@@ -104,9 +110,9 @@ def test_nothing_to_average() -> None:
 
 def test_what_cannot_be_averaged() -> None:
     mask = torch.ones(2, 3, dtype=torch.bool)
-    with pytest.raises(ValueError, match="give turn=batch.turn"):
+    with pytest.raises(ValueError, match=r"give turn=batch\.turn"):
         average(mask.float(), mask, over="turns")
-    with pytest.raises(ValueError, match="give group=batch.group"):
+    with pytest.raises(ValueError, match=r"give group=batch\.group"):
         average(mask.float(), mask, over="groups")
     with pytest.raises(ValueError, match="is not known"):
         average(mask.float(), mask, over=0)

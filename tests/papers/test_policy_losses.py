@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def f(*numbers: float) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float64)
 
 
-def close(got: Tensor, want: Tensor | list, atol: float = 1e-5) -> None:
+def close(got: Tensor, want: Any, atol: float = 1e-5) -> None:
     torch.testing.assert_close(got, torch.as_tensor(want, dtype=got.dtype), atol=atol, rtol=0)
 
 
@@ -98,7 +99,11 @@ def test_topr_tapers_bad_answers() -> None:
     # a bad answer with ratios 0.5, 0.8: the sequence weighs 0.4, the tokens 0.5 and 0.8; a good one always 1
     old, mask = OLD[:1, :2], MASK[:1, :2]
     logp = old + f(0.5, 0.8).log()
-    for sign, level, want in [(-1, "sequence", [0.4, 0.4]), (-1, "token", [0.5, 0.8]), (1, "token", [1, 1])]:
+    for sign, level, want in [
+        (-1, "sequence", [0.4, 0.4]),
+        (-1, "token", [0.5, 0.8]),
+        (1, "token", [1, 1]),
+    ]:
         advantage = torch.full_like(old, sign)
         logp = logp.detach().requires_grad_()
         topr(logp, old, advantage, mask, level=level).sum().backward()

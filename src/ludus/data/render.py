@@ -198,7 +198,7 @@ class Renderer:
                 "open got no messages; a conversation starts with one, for example a user's"
             )
         shapes = [self._shape(message) for message in messages]
-        pieces = self._whole(tuple(shape.exact for shape in shapes), _schemas(tools))
+        pieces = self._whole(tuple(shape.exact for shape in shapes), schemas_of(tools))
         runs = [run for shape in shapes for run in shape.runs]
         return Node(None, self._encode(_fill(pieces, runs)), role="prompt", origin=origin)
 
@@ -228,7 +228,7 @@ class Renderer:
             )
         past = tuple(self._shape(message).bare for message in history)
         shapes = [self._shape(message) for message in new]
-        bridge = self._bridge(past, tuple(s.exact for s in shapes), _schemas(tools))
+        bridge = self._bridge(past, tuple(s.exact for s in shapes), schemas_of(tools))
         if bridge.pieces is None or (bridge.rewrites and self.rewrites == "open"):
             return self.open([*history, *new], tools, origin=node)
         tokens = self._encode(_fill(bridge.pieces, [run for s in shapes for run in s.runs]))
@@ -284,7 +284,7 @@ class Renderer:
                 parts.append(IMAGE)
                 continue
             # Only what the policy said may steer the template; what it read is data.
-            looks = self._literals if message.role == "assistant" else None
+            looks = self._literals
             pieces = looks.split(part) if looks else [part]
             skeleton = ""
             for index, piece in enumerate(pieces):
@@ -424,7 +424,7 @@ def _numbered(skeleton: str, numbers: Iterator[int]) -> str:
     return re.sub(RUN, lambda _: sentinel(next(numbers)), skeleton)
 
 
-def _schemas(tools: Sequence[Tool] | None) -> str:
+def schemas_of(tools: Sequence[Tool] | None) -> str:
     """Tools as one JSON text, which can be a key."""
     if tools is None:
         return ""

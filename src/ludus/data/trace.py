@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ludus.data.render import Renderer, Tool
+from ludus.data.render import Renderer, Tool, schemas_of
 from ludus.types import Completion, Message, Node
 
 
@@ -40,7 +40,7 @@ class Trace:
         self.renderer = renderer
         self.most = most
         self.opened = 0
-        self._open: dict[tuple[Message, ...], Branch] = {}
+        self._open: dict[tuple[str, tuple[Message, ...]], Branch] = {}  # by tools and messages
         self._leaves: dict[Node, None] = {}  # ordered
 
     @property
@@ -49,9 +49,9 @@ class Trace:
 
     def context(self, messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> Node:
         """The context for an answer to these messages: an open branch continued, or a new root."""
-        sent = tuple(messages)
+        sent, schemas = tuple(messages), schemas_of(tools)
         for length in range(len(sent), 0, -1):
-            branch = self._open.get(sent[:length])
+            branch = self._open.get((schemas, sent[:length]))
             if branch is not None:
                 node, completion = branch
                 return self.renderer.extend(
@@ -61,9 +61,13 @@ class Trace:
         return self.renderer.open(sent, tools)
 
     def answer(
-        self, context: Node, messages: Sequence[Message], completion: Completion
+        self,
+        context: Node,
+        messages: Sequence[Message],
+        completion: Completion,
+        tools: Sequence[Tool] | None = None,
     ) -> tuple[Node, str]:
-        """Records what was sampled from `context`, which `context(messages)` gave; returns it and its text."""
+        """Records what was sampled from `context(messages, tools)`; returns the node and what it says."""
         node = Node(
             context,
             completion.tokens,
@@ -74,7 +78,8 @@ class Trace:
             role="assistant",
         )
         said = self.renderer.text(completion.tokens)
-        self._open[(*messages, Message("assistant", said))] = Branch(node, completion)
+        history = (*messages, Message("assistant", said))
+        self._open[schemas_of(tools), history] = Branch(node, completion)
         while len(self._open) > self.most:
             del self._open[next(iter(self._open))]
         # The leaf that this node continues, if it was one, is a leaf no more; its place goes to the longer one.

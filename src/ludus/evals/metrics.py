@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -161,7 +162,7 @@ def t_interval(per_seed: ArrayLike, *, level: float = 0.95) -> Interval:
 def _t_quantile(p: float, freedom: int) -> float:
     """t with P(T <= t) = p >= 1/2: P(|T| > t) is the regularised incomplete beta at freedom / (freedom + t^2)."""
 
-    def beyond(x: mpmath.mpf) -> mpmath.mpf:
+    def beyond(x: Any) -> Any:
         return mpmath.betainc(freedom / 2, 0.5, 0, x, regularized=True) - 2 * (1 - p)
 
     x = mpmath.findroot(beyond, (0, 1), solver="bisect", maxsteps=60, verify=False)

@@ -37,7 +37,8 @@ def linear_logprob(
     Gradients flow to hidden, weight and bias; temperature is a constant. The order (scale, cap, temperature) is that
     of Cohere, Granite and Gemma heads followed by a sampler. Only rows that count need a place: gather them first,
     `hidden[mask]`. A token whose bias is -inf is out of the vocabulary: its probability and gradient are exactly 0,
-    with a soft cap too. bfloat16 and float16 are multiplied as they are and summed, kept and returned in float32.
+    with a soft cap too. bfloat16 and float16 are summed, kept and returned in float32 (on CUDA multiplied as they are;
+    elsewhere the head is copied to float32 for the call).
 
     Args:     hidden [N,H], weight [V,H], targets [N] integers in [0,V), bias [V], temperature > 0 (one, or [N]),
               chunk: tokens at a time; at the peak about three float32 [chunk,V] exist, the results do not depend on it.
@@ -133,7 +134,9 @@ class _LinearLogprob(torch.autograd.Function):
                 del slope
             if d_bias is not None:
                 d_bias += dz.sum(0)
-            dz = dz.to(kind)
+            dz = dz.to(
+                kind
+            )  # rounds only where low precision is multiplied as it is, as mixed precision does
             if d_hidden is not None:
                 d_hidden[part] = _product(dz, head).to(hidden.dtype)
             if d_weight is not None:

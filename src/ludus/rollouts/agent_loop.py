@@ -101,8 +101,9 @@ class AgentLoop:
             )
             end = step.end
             if end is None:
-                history += [Message("assistant", action), answer]
+                history.append(Message("assistant", action))
                 context = renderer.extend(node, completion.finish, history, (answer,))
+                history.append(answer)
         rewards = [turn.reward for turn in turns]
         reward = sum(rewards) if self.total == "sum" else next(reversed(rewards), 0.0)
         return Rollout(

@@ -222,15 +222,20 @@ class Keep:
             )
 
 
+KEEP = Keep()
+
+
 def save(
     folder: Path,
     step: int,
     parts: Mapping[str, Any],
     *,
     score: float | None = None,
-    keep: Keep = Keep(),
+    keep: Keep = KEEP,
 ) -> Checkpoint:
     """Writes the checkpoint of `step`: each part a tree of tensors and JSON values (see `pack`).
+
+    score  what the best is kept by, higher is better; None, or a number that is not finite, for not known
 
     It returns after everything is on the disk and was read back. Tensors are written before it returns, so the caller
     may train on at once. One writer a folder.
@@ -241,6 +246,8 @@ def save(
     for name in parts:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name == "manifest":
             raise ValueError(f"a part is called {name!r}; use a-z, 0-9 and _, and not 'manifest'")
+    if score is not None and not math.isfinite(score):
+        score = None
     packed = {name: pack(value) for name, value in parts.items()}
     texts = {name: json.dumps(shape, indent=1).encode() for name, (shape, _) in packed.items()}
     need = sum(map(len, texts.values()))

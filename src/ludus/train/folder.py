@@ -102,7 +102,7 @@ class RunFolder:
         return folder
 
     def restore(self) -> Checkpoint | None:
-        """The newest sound checkpoint, with every file cut back to its step; None, and empty files, if there is none."""
+        """The newest sound checkpoint, every file cut back to its step; None, and empty files, if there is none."""
         found = checkpoint.latest(self.path / "checkpoints")
         if found is not None:
             # recipe.json is easily edited; what the checkpoint says is what was run
@@ -140,6 +140,10 @@ class RunFolder:
             if kept < len(data):
                 os.truncate(file, kept)
                 sync(file)
+        # trajectories.parquet is left: it is written at the end, and steps that are run again win over its own
+        for part in (self.path / "trajectories").glob("part-*.parquet"):
+            if int(part.name.split("-")[1]) > step:
+                part.unlink()
         self._last = None
 
     # -------------------------------------------------------------------------------------- going on
@@ -176,7 +180,7 @@ class RunFolder:
         parts: Mapping[str, Any],
         *,
         score: float | None = None,
-        keep: Keep = Keep(),
+        keep: Keep = checkpoint.KEEP,
     ) -> Checkpoint:
         """Writes the checkpoint of a step that has been logged (see `checkpoint.save`)."""
         if step > 0 and (self.last_step or 0) < step:

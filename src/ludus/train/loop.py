@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ class State:
     step: int
     curriculum: Any
     credit: Any
+    spent: Mapping[str, float]  # rollouts, turns and tokens sampled so far
 
 
 class AllLost(RuntimeError):
@@ -29,7 +30,7 @@ class AllLost(RuntimeError):
 
 
 def start(recipe: Recipe, tasks: Sequence[Task]) -> State:
-    return State(0, recipe.curriculum.init(tasks), as_credit(recipe.credit).init())
+    return State(0, recipe.curriculum.init(tasks), as_credit(recipe.credit).init(), {})
 
 
 def train(
@@ -45,6 +46,8 @@ def train(
     """Steps `state.step + 1` to `recipe.steps`; after each, what to save and what to show."""
     credit = as_credit(recipe.credit)
     for step in range(state.step + 1, recipe.steps + 1):
+        if recipe.budget and state.spent.get(recipe.budget.of, 0) >= recipe.budget.amount:
+            return
         key, clock = Key(seed) / "step" / step, time.perf_counter()
 
         drawing, drawn = recipe.curriculum.draw(state.curriculum, tasks, recipe.tasks, key / "draw")
@@ -65,26 +68,24 @@ def train(
         engine.publish(step)
         learned = time.perf_counter()
 
-        state = State(step, recipe.curriculum.update(drawing, groups), remembered)
-        sampled = int(batch.mask.sum())
-        yield (
-            state,
-            Report(
-                step,
-                metrics={
-                    **summary(groups),
-                    "limit/turns": turns,
-                    "tokens/sampled": sampled,
-                    **learnt,
-                },
-                timings={
-                    "collect": collected - clock,
-                    "learn": learned - collected,
-                    "tokens_per_second": sampled / (learned - clock),
-                },
-                groups=groups,
-            ),
-        )
+        cost = sampled(groups)
+        spent = {name: state.spent.get(name, 0) + n for name, n in cost.items()}
+        state = State(step, recipe.curriculum.update(drawing, groups), remembered, spent)
+        metrics = summary(groups) | {f"spent/{name}": n for name, n in spent.items()}
+        timings = {
+            "collect": collected - clock,
+            "learn": learned - collected,
+            "tokens_per_second": cost["tokens"] / (learned - clock),
+        }
+        yield state, Report(step, metrics | {"limit/turns": turns} | learnt, timings, groups)
+
+
+def sampled(groups: Sequence[Group]) -> dict[str, float]:
+    """What was sampled, in the units of a budget."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    turns = [turn for rollout in rollouts for turn in rollout.turns]
+    tokens = sum(len(turn.node.tokens) for turn in turns)
+    return {"rollouts": float(len(rollouts)), "turns": float(len(turns)), "tokens": float(tokens)}
 
 
 def world(key: Key, task: Task) -> int:

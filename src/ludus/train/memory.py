@@ -31,6 +31,6 @@ def peak_memory(work: Callable[[], object], device: torch.device | str = "cpu") 
     events = [event for event in result.events() if event.name() == "[memory]"]
     held = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
+        held += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]  # not in torch's stubs
         peak = max(peak, held)
     return peak

@@ -1,7 +1,7 @@
 """What one watches during a run: success, reward, tokens per second, and an honest estimate of the time left.
 
     with progress(total=recipe.steps, done=state.step) as shown:
-        for state, report in train(...):
+        for state, report in train(..., done=shown.attempt):
             shown.step(report, evaluation=evaluations_left, checkpoint=checkpoints_left)
 
 On a terminal it is a bar; elsewhere (logs, CI) a plain line every few steps. `Silent` shows nothing.
@@ -13,14 +13,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from ludus.types import Report
+from ludus.types import Report, Rollout
 
 
 class TimeLeft:
@@ -67,6 +66,10 @@ def clock(seconds: float) -> str:
 class Progress(Protocol):
     """Shown while a run goes on. Used as a context, so that the terminal is left tidy after an error too."""
 
+    def attempt(self, rollout: Rollout) -> None:
+        """A rollout of the step under way has ended."""
+        ...
+
     def step(self, report: Report, **left: int) -> None:
         """A step is done; `left` says what else is still to come by kind, such as evaluation=2, checkpoint=4."""
         ...
@@ -80,50 +83,43 @@ class Progress(Protocol):
         ...
 
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
 
 
 class Silent:
     """Shows nothing."""
 
+    def attempt(self, rollout: Rollout) -> None: ...
     def step(self, report: Report, **left: int) -> None: ...
     def spent(self, kind: str, seconds: float) -> None: ...
     def note(self, text: str) -> None: ...
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
 
 
 class _Timed:
-    """What the two visible kinds share: the step that is due, and how long steps take."""
+    """What the two visible kinds share: how long steps take, and what a step says."""
 
-    def __init__(self, total: int, done: int, now: Callable[[], float]) -> None:
+    def __init__(self, total: int, now: Callable[[], float]) -> None:
         self.total, self.now = total, now
         self.left = TimeLeft()
         self.began = now()
-        self.at = done
 
     def spent(self, kind: str, seconds: float) -> None:
         self.left.saw(kind, seconds)
         self.began += seconds  # or the next step would count it again
 
-    def _figures(self, report: Report, left: dict[str, int]) -> dict[str, str]:
+    def _figures(self, report: Report, left: dict[str, int]) -> str:
         now = self.now()
         self.left.saw("step", now - self.began)
-        self.began, self.at = now, report.step
-        speed = report.timings.get("tokens_per_second", math.nan)
-        return {
-            "success": _figure(report.metrics.get("success", math.nan), ".2f"),
-            "reward": _figure(report.metrics.get("reward", math.nan), ".2f"),
-            "speed": _figure(speed, ",.0f"),
-            "left": self.left.text(step=self.total - report.step, **left),
-        }
+        self.began = now
+        success = _figure(report.metrics.get("success", math.nan), ".2f")
+        reward = _figure(report.metrics.get("reward", math.nan), ".2f")
+        speed = _figure(report.timings.get("tokens_per_second", math.nan), ",.0f")
+        remains = self.left.text(step=self.total - report.step, **left)
+        return f"success {success}  reward {reward}  {speed} tokens/s  {remains} left"
 
 
 class Terminal(_Timed):
@@ -132,23 +128,25 @@ class Terminal(_Timed):
     def __init__(
         self, total: int, done: int, console: Console, now: Callable[[], float] = time.perf_counter
     ) -> None:
-        super().__init__(total, done, now)
+        super().__init__(total, now)
+        self.attempts = 0
         self.bar = Bar(
-            TextColumn("step"),
             MofNCompleteColumn(),
             BarColumn(bar_width=None),
-            TextColumn("success [bold green]{task.fields[success]}"),
-            TextColumn("reward [bold]{task.fields[reward]}"),
-            TextColumn("{task.fields[speed]} tokens/s"),
-            TextColumn("[cyan]{task.fields[left]} left"),
+            TextColumn("{task.description}", markup=False),
             console=console,
             expand=True,
         )
-        unknown = {"success": "-", "reward": "-", "speed": "-", "left": "~"}
-        self.task = self.bar.add_task("", total=total, completed=done, **unknown)
+        self.task = self.bar.add_task("~ left", total=total, completed=done)
+        self.last = "~ left"
+
+    def attempt(self, rollout: Rollout) -> None:
+        self.attempts += 1
+        self.bar.update(self.task, description=f"{self.last}  (+{self.attempts} attempts)")
 
     def step(self, report: Report, **left: int) -> None:
-        self.bar.update(self.task, completed=report.step, **self._figures(report, left))
+        self.attempts, self.last = 0, self._figures(report, left)
+        self.bar.update(self.task, completed=report.step, description=self.last)
 
     def note(self, text: str) -> None:
         self.bar.console.print(text, markup=False, highlight=False)
@@ -157,7 +155,7 @@ class Terminal(_Timed):
         self.bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
 
@@ -167,21 +165,19 @@ class Lines(_Timed):
     def __init__(
         self,
         total: int,
-        done: int,
         console: Console,
         every: int = 10,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
-        super().__init__(total, done, now)
+        super().__init__(total, now)
         self.console, self.every = console, every
+
+    def attempt(self, rollout: Rollout) -> None: ...
 
     def step(self, report: Report, **left: int) -> None:
         figures = self._figures(report, left)
         if report.step % self.every == 0 or report.step == self.total:
-            self.note(
-                f"step {report.step}/{self.total}  success {figures['success']}  reward {figures['reward']}  "
-                f"{figures['speed']} tokens/s  {figures['left']} left"
-            )
+            self.note(f"step {report.step}/{self.total}  {figures}")
 
     def note(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -189,7 +185,7 @@ class Lines(_Timed):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
 
 
 def progress(
@@ -197,11 +193,7 @@ def progress(
 ) -> Progress:
     """A bar on a terminal, plain lines elsewhere. `done` steps came before, where a run is resumed."""
     console = console or Console(stderr=True)
-    return (
-        Terminal(total, done, console)
-        if console.is_terminal
-        else Lines(total, done, console, every)
-    )
+    return Terminal(total, done, console) if console.is_terminal else Lines(total, console, every)
 
 
 def _figure(value: float, form: str) -> str:

@@ -7,7 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ludus.curricula.horizon import fixed
 from ludus.curricula.uniform import Uniform
@@ -41,6 +41,14 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """Training ends after the step in which so many of these have been sampled, in whatever number of steps."""
+
+    of: Literal["rollouts", "turns", "tokens"]
+    amount: float
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What one run is made of.
 
@@ -53,6 +61,7 @@ class Recipe:
     critic      train a critic beside the policy, for credits that need values
     horizon     training step -> turns allowed
     tasks, answers   per step: so many tasks, each attempted so often
+    budget      ends training before `steps` are done, so that recipes are compared at equal cost
     """
 
     env: Env
@@ -72,6 +81,7 @@ class Recipe:
     tasks: int = 16
     answers: int = 8
     steps: int = 100
+    budget: Budget | None = None
     evaluation: Evaluation = field(default_factory=Evaluation)
 
     @property

@@ -14,11 +14,11 @@ def mixed(accuracy: Tensor, group: Tensor, *, scored: Tensor | None = None) -> T
     Give the plain accuracy, not the shaped reward: a group of wrong answers of different lengths
     has nothing to teach but length, and would pass by its shaped reward.
 
-    Args: accuracy [R], group [R] integer ids, scored [R] bool (left out: all).
+    Args: accuracy [R] of any dtype, group [R] integer ids, scored [R] bool (left out: all).
     """
     check_vectors("accuracy", accuracy, group=group)
     if scored is None:
         scored = torch.ones_like(group, dtype=torch.bool)
     names, member = group.unique(return_inverse=True)
-    same = constant(accuracy[scored], member[scored], len(names))
+    same = constant(accuracy[scored].float(), member[scored], len(names))
     return scored & ~same[member]

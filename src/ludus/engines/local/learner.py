@@ -19,7 +19,7 @@ from ludus.engines.local.model import CausalModel
 from ludus.engines.local.packed import hidden_before, passes, policy, scatter
 from ludus.losses.kl import k3
 from ludus.losses.objective import Objective
-from ludus.losses.value import value_loss
+from ludus.losses.value import clipped_value
 from ludus.models.heads import ScalarHead
 from ludus.types import Batch, Key, Optim
 from ludus.weights.average import token_weights
@@ -96,7 +96,10 @@ class LocalLearner:
         return {name: float(np.mean([report[name] for report in reports])) for name in reports[0]}
 
     def gradients(self, batch: Batch) -> dict[str, float]:
-        """Add the gradient of one batch to the parameters, without a step; what it reports."""
+        """Add the gradient of one batch to the parameters, without a step.
+
+        Returns means over the tokens that taught something, and nothing where there are none. `loss` is whole.
+        """
         weight = token_weights(
             batch.mask & batch.scored[batch.rollout][:, None],
             batch.rollout,
@@ -105,11 +108,10 @@ class LocalLearner:
             group=batch.group,
         )
         batch = replace(batch, weight=weight)
-        trained = int((weight > 0).sum())
+        teaching = self._teaching(batch)
+        seen = int(batch.mask[teaching].sum())
         totals: dict[str, float] = {}
-        if not trained:
-            return totals  # nothing to learn from is counted by the caller, not divided by
-        for rows in passes(batch, self.optim.pass_tokens):
+        for rows in passes(batch, self.optim.pass_tokens, teaching):
             part = batch.rows(rows).to(self.model.device)
             logp, entropy = policy(self.model, part, entropy=True)
             assert part.weight is not None and entropy is not None
@@ -118,14 +120,14 @@ class LocalLearner:
             old = part.logp if part.old_logp is None else part.old_logp
             sums = {
                 "loss": loss,
-                "entropy": entropy[part.mask].sum() / trained,
-                "kl_old": k3(logp, old, part.mask).sum() / trained,
+                "entropy": entropy[part.mask].sum() / seen,
+                "kl_old": k3(logp, old, part.mask).sum() / seen,
             }
             if part.ref_logp is not None:
-                sums["kl_ref"] = k3(logp, part.ref_logp, part.mask).sum() / trained
+                sums["kl_ref"] = k3(logp, part.ref_logp, part.mask).sum() / seen
             if self.critic is not None:
                 assert part.value is not None and part.returns is not None
-                each = value_loss(
+                each = clipped_value(
                     self.critic(part),
                     part.value,
                     part.returns,
@@ -137,6 +139,14 @@ class LocalLearner:
             for name, value in sums.items():
                 totals[name] = totals.get(name, 0.0) + float(value.detach())
         return totals
+
+    def _teaching(self, batch: Batch) -> Tensor:
+        """[B] bool: rows that can send a gradient. In a group of equal rewards every advantage is 0."""
+        weighed = (batch.weight != 0).any(1) if batch.weight is not None else batch.mask.any(1)
+        if self.objective.kl is not None or self.objective.entropy or self.critic is not None:
+            return weighed
+        assert batch.advantage is not None
+        return weighed & (batch.advantage != 0).any(1)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on, as nested dicts of tensors and numbers."""
@@ -197,7 +207,7 @@ class LocalLearner:
     def _everywhere(self, batch: Batch, compute: Any) -> Tensor:
         """[B,T] of a function of parts of the batch, computed pass by pass."""
         out = torch.zeros(batch.tokens.shape)
-        for rows in passes(batch, self.optim.pass_tokens):
+        for rows in passes(batch, self.optim.pass_tokens, batch.mask.any(1)):
             part = compute(batch.rows(rows).to(self.model.device)).cpu()
             out[rows, : part.shape[1]] = part
         return out.to(batch.logp.device)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from ludus.engines.local import attention
 from ludus.models.linear_logprob import linear_logprob
@@ -33,14 +33,13 @@ class CausalModel:
         if head is None:
             raise ValueError(f"{type(model).__name__} has no output embeddings: not a causal LM")
         self.head: Any = head
+        #: what the body is computed in; weights stay float32, so that small updates are not rounded away
+        fast = model.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        self.compute = torch.bfloat16 if fast else torch.float32
 
     @property
     def device(self) -> torch.device:
         return self.module.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.module.dtype
 
     @property
     def max_length(self) -> int:
@@ -55,9 +54,11 @@ class CausalModel:
 
     def hidden(self, ids: Tensor, positions: Tensor, plan: object) -> Tensor:
         """[1,N] packed ids and positions -> [N,H] last hidden states."""
-        out = self.module.base_model(
-            input_ids=ids, position_ids=positions, use_cache=False, plan=plan
-        )
+        mixed = torch.autocast(ids.device.type, self.compute, self.compute is not torch.float32)
+        with mixed:
+            out = self.module.base_model(
+                input_ids=ids, position_ids=positions, use_cache=False, plan=plan
+            )
         return out.last_hidden_state[0]
 
     @property
@@ -72,6 +73,7 @@ class CausalModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[N,H] -> [N,V] in float32."""
+        hidden = hidden.to(self.head.weight.dtype)
         z = nn.functional.linear(hidden, self.head.weight, self.head.bias).float() * self._scale
         return self._cap * torch.tanh(z / self._cap) if self._cap else z
 
@@ -80,7 +82,7 @@ class CausalModel:
     ) -> tuple[Tensor, Tensor | None]:
         """Log-probability [N] of `targets` [N], and the entropy [N] if wanted; [N,V] never exists at once."""
         return linear_logprob(
-            hidden,
+            hidden.to(self.head.weight.dtype),
             self.head.weight,
             targets,
             bias=self.head.bias,
@@ -91,13 +93,14 @@ class CausalModel:
         )
 
 
-def load(name: str | Path, *, device: str = "auto", dtype: str = "auto") -> tuple[CausalModel, Any]:
-    """A model and its tokenizer, from a directory or a hub name."""
+def load(name: str | Path, *, device: str = "auto") -> tuple[CausalModel, Any]:
+    """A model in float32 and its tokenizer, from a directory or a hub name."""
     where = Path(name)
     if isinstance(name, Path) or where.exists():
         if not (where / "config.json").exists():
             raise FileNotFoundError(
-                f"{name} is no model folder: it has no config.json; save one with model.save_pretrained({str(name)!r})"
+                f"{name} is no model folder: it has no config.json; "
+                f"save one with model.save_pretrained({str(name)!r})"
             )
         files = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "tokenizer.model")
         if not any((where / file).exists() for file in files):
@@ -106,11 +109,9 @@ def load(name: str | Path, *, device: str = "auto", dtype: str = "auto") -> tupl
                 f"tokenizer.save_pretrained({str(name)!r})"
             )
     tokenizer = AutoTokenizer.from_pretrained(name)
-    place = pick_device(device)
-    config = AutoConfig.from_pretrained(name)
-    wanted = _dtype(dtype, place)
-    model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=wanted)
-    return CausalModel(model.to(place)), tokenizer
+    model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    model.to(pick_device(device))  # type: ignore[arg-type]
+    return CausalModel(model.eval()), tokenizer
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -120,12 +121,3 @@ def pick_device(device: str = "auto") -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies it fast, else float32."""
-    if dtype != "auto":
-        return getattr(torch, dtype)
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.bfloat16
-    return torch.float32

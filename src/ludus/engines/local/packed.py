@@ -14,15 +14,15 @@ from ludus.engines.local.tree import pack
 from ludus.types import Batch
 
 
-def passes(batch: Batch, tokens: int) -> Iterator[Tensor]:
-    """Row indices of each pass: rows in order (a group's rows stay neighbours), cut at a budget of tokens.
+def passes(batch: Batch, tokens: int, wanted: Tensor) -> Iterator[Tensor]:
+    """Row indices of each pass: wanted rows [B] in order (a group's stay neighbours), cut at a budget of tokens.
 
-    A row longer than the budget is a pass of its own. Rows with nothing to learn from are left out.
+    A row longer than the budget is a pass of its own.
     """
     lengths = batch.lengths().tolist()
     rows: list[int] = []
     size = 0
-    for row in batch.mask.any(1).nonzero()[:, 0].tolist():
+    for row in wanted.nonzero()[:, 0].tolist():
         if rows and size + lengths[row] > tokens:
             yield torch.tensor(rows)
             rows, size = [], 0

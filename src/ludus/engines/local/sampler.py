@@ -59,7 +59,7 @@ class LocalSampler:
         self._active: list[_Work] = []
         self._owner: dict[int, tuple[np.ndarray, Row]] = {}  # id(sampled tokens) -> them, their row
         layers, heads, dim = model.cache_shape()
-        self.cache = KeyValueCache(layers, heads, dim, model.dtype, model.device)
+        self.cache = KeyValueCache(layers, heads, dim, model.compute, model.device)
 
     @property
     def parked(self) -> int:

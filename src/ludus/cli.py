@@ -1,0 +1,343 @@
+"""The command line: `ludus list | run | eval | replicate | bench`. Every command's --help teaches it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from ludus import recipes
+
+console = Console()
+Text = tyro.conf.Positional
+
+
+@dataclass(frozen=True)
+class List:
+    """Every system: id, family, paper, and what its last replication found.
+
+    Args:
+        family: only this family, such as agents or policy.
+        json: one JSON object a line instead of a table.
+    """
+
+    family: str = ""
+    json: bool = False
+
+    def __call__(self) -> None:
+        rows = [entry for entry in recipes.entries() if self.family in ("", entry.family)]
+        if self.json:
+            for entry in rows:
+                row = {"id": entry.id, "family": entry.family, "title": entry.title}
+                print(json.dumps(row | {"verdicts": _verdicts(entry.id)}))
+            return
+        table = Table("id", "family", "system", "replication")
+        for entry in rows:
+            found = Counter(_verdicts(entry.id).values())
+            table.add_row(
+                entry.id, entry.family, entry.title, ", ".join(f"{n} {v}" for v, n in found.items())
+            )
+        console.print(table)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Train: a recipe by its id, or a file of your own that has `recipe = Recipe(...)`.
+
+    Examples:
+        ludus run agentgym-rl
+        ludus run agentgym-rl --model path/to/model --steps 200 --set optim.lr=1e-6
+        ludus run mine.py --seed 1 --out runs/mine
+
+    Args:
+        recipe: id (see `ludus list`) or a .py file.
+        variant: another recipe value in the same file, such as ppo or real_book.
+        model: a shipped base, a folder with a transformers model and tokenizer, or a hub name.
+        steps: training steps; the recipe's own if left out.
+        seed: of everything random; the same seed gives the same curve to the last digit on one machine.
+        out: the run folder; a new one under runs/ if left out.
+        resume: go on with the run in --out after it was stopped or killed.
+        set: change a field, as often as needed: --set answers=16 --set optim.lr=3e-4.
+        device: cpu, cuda, mps; the best there is if left out.
+        deadline: seconds that one call of the environment may take before its rollout is given up.
+        checkpoint_every: steps between checkpoints.
+        track: where curves are drawn as they grow.
+        quiet: show nothing but errors.
+    """
+
+    recipe: Text[str]
+    variant: str = "recipe"
+    model: str = ""
+    steps: int | None = None
+    seed: int = 0
+    out: Path | None = None
+    resume: bool = False
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
+    device: str = "auto"
+    deadline: float = 60.0
+    checkpoint_every: int = 10
+    track: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
+    quiet: bool = False
+
+    def __call__(self) -> None:
+        from ludus.engines.local.build import build
+        from ludus.train.progress import Silent, progress
+        from ludus.train.run import run
+        from ludus.train.trackers import open_trackers
+
+        recipe = chosen(self.recipe, self.variant, self.set, self.model, self.steps)
+        name = self.recipe if self.variant == "recipe" else f"{self.recipe}:{self.variant}"
+        out = self.out or fresh(Path("runs"), Path(self.recipe).stem)
+        if self.resume and self.out is None:
+            raise SystemExit("--resume wants --out, the folder of the run to go on with")
+        result = run(
+            recipe,
+            lambda: build(recipe, seed=self.seed, device=self.device, deadline=self.deadline),
+            out,
+            name=name,
+            seed=self.seed,
+            resume=self.resume,
+            checkpoint_every=self.checkpoint_every,
+            trackers=lambda folder, after: open_trackers(self.track, folder, after),
+            progress=lambda total, done: Silent() if self.quiet else progress(total, done=done),
+        )
+        if self.quiet:
+            return
+        console.print(
+            f"\nsuccess on held-out tasks  before {result.before['success']}   after {result.after['success']}\n"
+            f"report                     {out / 'report.html'}\n\n"
+            "What to try next\n"
+            f"  ludus eval {out} --k 1 8                 avg@n and pass@k with intervals\n"
+            f"  ludus run {self.recipe} --seed 1              the same with other random numbers\n"
+            f"  ludus run {self.recipe} --model DIR           your own model, nothing else changed\n"
+            "  docs/own-environment.md                  your own world, in 25 lines",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Measure a trained run, or any model, on held-out tasks: success, avg@n and pass@k with 95 % intervals.
+
+    Examples:
+        ludus eval runs/agentgym-rl-1 --answers 8 --k 1 8
+        ludus eval --model path/to/model --task agentgym-rl --variant real_book
+
+    Args:
+        run: a run folder; its model is measured on its own recipe's held-out tasks.
+        model: instead of a run: a shipped base, a folder, or a hub name.
+        task: the recipe whose held-out tasks are attempted; the run's own if left out.
+        variant: another recipe value in that file.
+        tasks: how many held-out tasks; all of them if 0.
+        answers: attempts at each.
+        k: the k of pass@k; each needs as many answers.
+        turns: turns allowed; the recipe's evaluation setting if left out.
+        temperature: of sampling; 0 is greedy.
+        seed: of the attempts' random numbers.
+        json: print JSON.
+    """
+
+    run: Text[Path | None] = None
+    model: str = ""
+    task: str = ""
+    variant: str = "recipe"
+    tasks: int = 256
+    answers: int = 8
+    k: tuple[int, ...] = (1, 8)
+    turns: int | None = None
+    temperature: float = 1.0
+    seed: int = 0
+    device: str = "auto"
+    json: bool = False
+
+    def __call__(self) -> None:
+        from ludus.engines.local.build import open_model
+        from ludus.engines.local.engine import LocalEngine
+        from ludus.engines.local.sampler import LocalSampler
+        from ludus.evals.metrics import table
+        from ludus.train.folder import RunFolder
+        from ludus.train.run import evaluate, held_out
+        from ludus.types import Key
+
+        if (self.run is None) == (not self.model):
+            raise SystemExit("give a run folder or --model, one of them: see `ludus eval --help`")
+        model, task, variant = self.model, self.task, self.variant
+        if self.run is not None:
+            model = str(self.run / "model")
+            if not Path(model).exists():
+                raise SystemExit(
+                    f"{self.run} has no model yet: the run is not over; end it with --resume"
+                )
+            if not task:
+                task, _, own = RunFolder(self.run).about["name"].partition(":")
+                variant = own or variant
+        if not task:
+            raise SystemExit("give --task, the recipe whose held-out tasks are attempted")
+        recipe = chosen(task, variant)
+        evaluation = replace(
+            recipe.evaluation,
+            answers=self.answers,
+            max_turns=self.turns or recipe.evaluation.max_turns,
+        )
+        strategy: Any = recipe.strategy
+        sampling = replace(strategy.sampling, temperature=self.temperature)
+        policy, renderer = open_model(model, device=self.device)
+        engine = LocalEngine(LocalSampler(policy, renderer))
+        tasks = held_out(recipe.env, self.tasks or len(recipe.env.tasks("test")))
+        with console.status(f"{len(tasks)} tasks, {self.answers} answers each"):
+            groups = evaluate(
+                engine,
+                replace(strategy, sampling=sampling),
+                recipe.env,
+                tasks,
+                evaluation,
+                Key(self.seed) / "eval",
+            )
+        rollouts = [rollout for group in groups for rollout in group.rollouts]
+        found = table(rollouts, [k for k in self.k if k <= self.answers])
+        ends = Counter(str(rollout.end) for rollout in rollouts)
+        if self.json:
+            measures = {name: vars(interval) for name, interval in found.items()}
+            print(json.dumps({"model": model, "task": task, "measures": measures, "ends": ends}))
+            return
+        shown = Table("measure", "mean", "95 % interval", "tasks", title=f"{model} on {task}")
+        for name, interval in found.items():
+            low_high = f"{interval.low:.3f} to {interval.high:.3f}"
+            shown.add_row(name, f"{interval.mean:.3f}", low_high, str(interval.n))
+        console.print(shown)
+        console.print("ends: " + ", ".join(f"{count} {end}" for end, count in ends.most_common()))
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """Run a recipe's claims with several seeds, and write what came out: numbers, intervals, verdicts.
+
+    Args:
+        recipe: id, or a .py file with `arms` and `claims`.
+        seeds: how many; the verdict comes from their interval.
+        out: where the runs lie; finished ones are not run again.
+        docs: where ID.json and ID.md are written.
+        json: print the JSON too.
+    """
+
+    recipe: Text[str]
+    seeds: int = 3
+    out: Path = Path("runs/replicate")
+    docs: Path = Path("docs/replications")
+    json: bool = False
+
+    def __call__(self) -> None:
+        from ludus.train.replicate import replicate_recipe
+
+        told = replicate_recipe(self.recipe, range(self.seeds), self.out, self.docs, console.print)
+        if self.json:
+            print(json.dumps(told))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Speed and memory, as ratios to a named peer measured in the same run.
+
+    Args:
+        name: which bench; all are listed if left out.
+        quick: small sizes, to see that it works; its figures mean little.
+        json: also write the figures to this file.
+    """
+
+    name: Text[str] = ""
+    quick: bool = False
+    json: Path | None = None
+
+    def __call__(self) -> None:
+        from ludus.benches import main as bench
+
+        bench(self.name, quick=self.quick, json=self.json)
+
+
+def chosen(
+    name: str,
+    variant: str = "recipe",
+    changes: tuple[str, ...] = (),
+    model: str = "",
+    steps: int | None = None,
+) -> Any:
+    """A recipe as the command line asks for it."""
+    from ludus.train.override import override
+    from ludus.train.recipe import Recipe
+
+    module = recipes.load(name)
+    recipe = getattr(module, variant, None)
+    if not isinstance(recipe, Recipe):
+        there = [k for k, v in vars(module).items() if isinstance(v, Recipe)]
+        raise recipes.UnknownRecipe(
+            f"{name} has no recipe value {variant!r}; it has {', '.join(there)}"
+        )
+    for change in changes:
+        recipe = override(recipe, change)
+    if model:
+        recipe = replace(recipe, model=model)
+    return recipe if steps is None else replace(recipe, steps=steps)
+
+
+def fresh(parent: Path, name: str) -> Path:
+    """parent/name-1, or the next number that is free."""
+    number = 1
+    while (parent / f"{name}-{number}").exists():
+        number += 1
+    return parent / f"{name}-{number}"
+
+
+def _verdicts(name: str) -> dict[str, str]:
+    file = Path("docs/replications") / f"{name}.json"
+    if not file.exists():
+        return {}
+    return {claim["text"]: claim["verdict"] for claim in json.loads(file.read_text())["claims"]}
+
+
+COMMANDS = {"list": List, "run": Run, "eval": Eval, "replicate": Replicate, "bench": Bench}
+
+
+def main() -> None:
+    """Errors that carry their cure are printed as they are; anything else is a defect, with its trace."""
+    command = tyro.extras.subcommand_cli_from_dict(
+        COMMANDS, description="Ludus trains language-model agents by letting them play."
+    )
+    try:
+        command()
+    except KeyboardInterrupt:
+        console.print("\nstopped; go on with --resume --out and the same recipe")
+        sys.exit(130)
+    except expected() as error:
+        Console(stderr=True).print(f"[bold red]error[/]: {error}", soft_wrap=True, highlight=False)
+        sys.exit(2)
+
+
+def expected() -> tuple[type[Exception], ...]:
+    """The errors that name their cure. Packages that were never imported cannot have raised theirs."""
+    names = {
+        "ludus.recipes": ["UnknownRecipe"],
+        "ludus.train.recipe": ["RecipeError"],
+        "ludus.train.override": ["OverrideError"],
+        "ludus.train.folder": ["FolderError"],
+        "ludus.train.checkpoint": ["CheckpointError"],
+        "ludus.train.loop": ["AllLost"],
+        "ludus.train.trackers": ["MissingPackage"],
+        "ludus.engines.local.check": ["Disagreement"],
+    }
+    return (
+        FileNotFoundError,
+        *(
+            getattr(sys.modules[module], name)
+            for module, errors in names.items()
+            if module in sys.modules
+            for name in errors
+        ),
+    )

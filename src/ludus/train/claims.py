@@ -1,0 +1,108 @@
+"""A paper's claim as an executable comparison: what against what, by which margin, at which equal budget.
+
+The verdict comes from intervals over seeds, not from a look at the means, and is written whatever it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+
+from ludus.evals.metrics import Interval, t_interval
+from ludus.train.recipe import Recipe
+
+Verdict = Literal["holds", "does not hold", "inconclusive"]
+Outcome = Mapping[
+    str, float
+]  # of one run: "before", "after" (held-out success), "steps", "turns", "tokens"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`measure` of `better` exceeds that of `worse` by more than `margin`, seed by seed.
+
+    better, worse  names of arms of the recipe file's `arms`; worse None compares with `better` before training
+    measure        of an outcome: "after", held-out success at the end of training
+    """
+
+    text: str
+    better: str
+    worse: str | None
+    margin: float
+    measure: str = "after"
+
+
+@dataclass(frozen=True)
+class Judged:
+    claim: Claim
+    difference: Interval
+    verdict: Verdict
+
+
+def judge(claim: Claim, outcomes: Mapping[str, Sequence[Outcome]]) -> Judged:
+    """The paired differences over seeds, their interval, and what follows from it.
+
+    holds if the interval of the difference lies above the margin, does not hold if below, else inconclusive.
+    """
+    better = np.array([outcome[claim.measure] for outcome in outcomes[claim.better]])
+    if claim.worse is None:
+        other = np.array([outcome["before"] for outcome in outcomes[claim.better]])
+    else:
+        other = np.array([outcome[claim.measure] for outcome in outcomes[claim.worse]])
+    if len(better) != len(other) or len(better) < 2:
+        raise ValueError(
+            f"{len(better)} runs of {claim.better!r} against {len(other)}: a claim wants the same seeds, two or more"
+        )
+    difference = t_interval(better - other)
+    verdict: Verdict = "inconclusive"
+    if difference.low > claim.margin:
+        verdict = "holds"
+    elif difference.high < claim.margin:
+        verdict = "does not hold"
+    return Judged(claim, difference, verdict)
+
+
+def replicate(
+    arms: Mapping[str, Recipe],
+    claims: Sequence[Claim],
+    seeds: Sequence[int],
+    run: Callable[[str, Recipe, int], Outcome],
+) -> tuple[dict[str, list[Outcome]], list[Judged]]:
+    """Run every arm that a claim names with every seed, then judge every claim."""
+    wanted = {name for claim in claims for name in (claim.better, claim.worse) if name}
+    if missing := wanted - set(arms):
+        raise ValueError(f"claims name arms {sorted(missing)} that the recipe file does not have")
+    outcomes = {
+        name: [run(name, recipe, seed) for seed in seeds]
+        for name, recipe in arms.items()
+        if name in wanted
+    }
+    return outcomes, [judge(claim, outcomes) for claim in claims]
+
+
+def as_json(
+    outcomes: Mapping[str, Sequence[Outcome]], judged: Sequence[Judged], seeds: Sequence[int]
+) -> dict[str, object]:
+    """What docs/replications/ID.json holds, besides versions and the command."""
+    return {
+        "seeds": list(seeds),
+        "arms": {
+            name: {
+                "runs": [dict(run) for run in runs],
+                "after": _over_seeds([run["after"] for run in runs]),
+            }
+            for name, runs in outcomes.items()
+        },
+        "claims": [
+            {**asdict(j.claim), "difference": asdict(j.difference), "verdict": j.verdict}
+            for j in judged
+        ],
+    }
+
+
+def _over_seeds(values: Sequence[float]) -> dict[str, float]:
+    interval = t_interval(values)
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "n": interval.n}

@@ -1,0 +1,66 @@
+"""`--set field=value` on the command line: a change to a frozen recipe, checked against its types."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class OverrideError(ValueError):
+    """A field that is not there, or a value that does not fit."""
+
+
+def override(value: T, change: str) -> T:
+    """`value` with one field changed, for instance "optim.lr=3e-4" or "horizon.limits=[5, 10]".
+
+    The new value is a Python literal (a bare word is text) of the kind that stands there now.
+    Errors: OverrideError naming the fields there are, or the kind that is wanted.
+    """
+    path, equals, text = change.partition("=")
+    if not equals:
+        raise OverrideError(f"--set {change}: give field=value, for instance --set optim.lr=3e-4")
+    return _replaced(value, path.strip().split("."), text.strip(), path.strip())
+
+
+def _replaced(value: Any, path: list[str], text: str, whole: str) -> Any:
+    name, *rest = path
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        kind = type(value).__name__
+        raise OverrideError(
+            f"--set {whole}: {kind} has no fields to set; change it in a recipe file"
+        )
+    names = [f.name for f in dataclasses.fields(value) if f.init]
+    if name not in names:
+        near = get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise OverrideError(
+            f"--set {whole}: {type(value).__name__} has no field {name!r}; {hint}it has {', '.join(names)}"
+        )
+    now = getattr(value, name)
+    new = _replaced(now, rest, text, whole) if rest else _parsed(now, text, whole)
+    return dataclasses.replace(value, **{name: new})
+
+
+def _parsed(now: Any, text: str, whole: str) -> Any:
+    try:
+        new = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        new = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+    if isinstance(now, float) and isinstance(new, int) and not isinstance(new, bool):
+        return float(new)
+    if isinstance(now, tuple) and isinstance(new, list):
+        return tuple(new)
+    if now is None or new is None or type(new) is type(now):
+        return new
+    if isinstance(now, str | int | float | bool | tuple):
+        raise OverrideError(
+            f"--set {whole}={text}: that is {type(new).__name__}, and {whole} is {type(now).__name__} (now {now!r})"
+        )
+    raise OverrideError(
+        f"--set {whole}={text}: {whole} is a piece ({type(now).__name__}), not a number; set one of its fields, "
+        "or change it in a recipe file"
+    )

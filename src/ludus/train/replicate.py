@@ -1,0 +1,98 @@
+"""`ludus replicate ID`: run a recipe's claims, and write numbers, seeds, versions and verdicts, whatever they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ludus import recipes
+from ludus.engines.local.build import build
+from ludus.train.claims import Outcome, as_json, replicate
+from ludus.train.disk import write_atomic
+from ludus.train.folder import RunFolder, versions
+from ludus.train.progress import progress
+from ludus.train.recipe import Recipe
+from ludus.train.run import run
+
+
+def replicate_recipe(
+    name: str, seeds: Sequence[int], out: Path, docs: Path, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Run (or take up, where an earlier call was stopped) every arm and seed; write docs/NAME.json and NAME.md."""
+    module = recipes.load(name)
+    stem = Path(name).stem.replace("_", "-")
+    if not getattr(module, "claims", ()):
+        raise recipes.UnknownRecipe(f"{name} makes no claims; give its file `arms` and `claims`")
+
+    def one(arm: str, recipe: Recipe, seed: int) -> Outcome:
+        folder = out / stem / f"{arm.replace(' ', '-')}-{seed}"
+        if not (folder / "summary.json").exists():
+            say(f"{stem}: {arm}, seed {seed}")
+            run(
+                recipe,
+                lambda: build(recipe, seed=seed),
+                folder,
+                name=f"{name}:{arm}",
+                seed=seed,
+                resume=folder.exists(),
+                progress=lambda total, done: progress(total, done=done),
+            )
+        return outcome(folder)
+
+    outcomes, judged = replicate(module.arms, module.claims, list(seeds), one)
+    told = {
+        "id": stem,
+        "command": f"ludus replicate {name} --seeds {len(seeds)}",
+        "versions": versions(),
+        **as_json(outcomes, judged, seeds),
+    }
+    docs.mkdir(parents=True, exist_ok=True)
+    write_atomic(docs / f"{stem}.json", (json.dumps(told, indent=1) + "\n").encode())
+    write_atomic(docs / f"{stem}.md", page(told, module.__doc__ or "").encode())
+    for judgement in judged:
+        say(f"{judgement.verdict:>14}: {judgement.claim.text} (difference {judgement.difference})")
+    return told
+
+
+def outcome(folder: Path) -> dict[str, float]:
+    """What a finished run gives a claim to compare."""
+    read = RunFolder(folder)
+    summary, last = read.summary, read.lines("metrics.jsonl")[-1]
+    assert summary is not None
+    return {
+        "before": summary["before"]["success"]["mean"],
+        "after": summary["after"]["success"]["mean"],
+        "steps": float(summary["steps"]),
+        "seconds": summary["seconds"],
+        **{name.removeprefix("spent/"): last[name] for name in last if name.startswith("spent/")},
+    }
+
+
+def page(told: dict[str, Any], doc: str) -> str:
+    """The reader's page: what was claimed, what came out, run by run."""
+    seeds = ", ".join(map(str, told["seeds"]))
+    lines = [f"# {told['id']}", "", doc.strip(), "", "## Claims", ""]
+    lines += [
+        "| claim | wanted | difference, 95 % interval over seeds | verdict |",
+        "|---|---|---|---|",
+    ]
+    for claim in told["claims"]:
+        d = claim["difference"]
+        against = claim["worse"] or "before training"
+        lines.append(
+            f"| {claim['text']}: {claim['better']} against {against} | > {claim['margin']:+g} "
+            f"| {d['mean']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}) | **{claim['verdict']}** |"
+        )
+    lines += ["", "## Runs", "", f"Written by `{told['command']}` (seeds {seeds}).", ""]
+    lines += ["| arm | seed | before | after | steps | turns | tokens | seconds |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    for arm, found in told["arms"].items():
+        for seed, r in zip(told["seeds"], found["runs"], strict=True):
+            lines.append(
+                f"| {arm} | {seed} | {r['before']:.3f} | {r['after']:.3f} | {r['steps']:.0f} "
+                f"| {r['turns']:,.0f} | {r['tokens']:,.0f} | {r['seconds']:.0f} |"
+            )
+    used = ", ".join(f"{name} {number}" for name, number in told["versions"].items())
+    return "\n".join([*lines, "", f"Versions: {used}.", ""])

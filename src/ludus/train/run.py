@@ -1,0 +1,186 @@
+"""One run from beginning to end: evaluate, train, checkpoint, evaluate, report. Killed at any point, it resumes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ludus.data import store
+from ludus.evals import metrics
+from ludus.evals.metrics import Interval
+from ludus.train import report
+from ludus.train.folder import RunFolder
+from ludus.train.loop import State, start, train, world
+from ludus.train.progress import Progress, Silent
+from ludus.train.recipe import Evaluation, Recipe, check, describe
+from ludus.train.trackers import Tracker
+from ludus.types import Engine, Env, Group, Key, Learner, Request, Rollout, Strategy, Task
+
+MAY_CHANGE = ("steps",)  # a resumed run may go on for longer
+
+
+class Machinery(Protocol):
+    """What runs a recipe: engines.local.build makes one for this machine."""
+
+    @property
+    def engine(self) -> Engine: ...
+    @property
+    def learner(self) -> Learner: ...
+    def save(self, folder: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """Held-out measures before and after, and where everything lies."""
+
+    folder: Path
+    before: dict[str, Interval]
+    after: dict[str, Interval]
+
+
+def run(
+    recipe: Recipe,
+    build: Callable[[], Machinery],
+    out: Path,
+    *,
+    name: str = "",
+    seed: int = 0,
+    resume: bool = False,
+    checkpoint_every: int = 10,
+    trackers: Callable[[Path, int], Sequence[Tracker]] = lambda folder, after: (),
+    progress: Callable[[int, int], Progress] = lambda total, done: Silent(),
+) -> Result:
+    """Run `recipe` into the folder `out`.
+
+    Args:
+        build:     makes engine and learner, once the folder is known to be usable.
+        trackers:  (folder, step resumed from) -> where curves are drawn besides metrics.jsonl.
+        progress:  (steps in all, steps done) -> what is shown meanwhile.
+    """
+    check(recipe)
+    folder = RunFolder.create(
+        out, describe(recipe), seed, name=name, resume=resume, may_change=MAY_CHANGE
+    )
+    found = folder.restore()
+    machinery = build()
+    engine, learner = machinery.engine, machinery.learner
+    tasks = recipe.env.tasks("train")
+    test = held_out(recipe.env, recipe.evaluation.tasks)
+    clock = _Clock(0.0)
+    before: dict[str, Interval] | None = None
+    if found is None:
+        state = start(recipe, tasks)
+    else:
+        saved = found.load("loop")
+        state = State(**saved["state"])
+        before = {k: Interval(**v) for k, v in saved["before"].items()}
+        clock = _Clock(saved["seconds"])
+        learner.load(found.load("learner"))
+        engine.publish(state.step)
+    drawn = trackers(out, state.step)
+
+    with progress(recipe.steps, state.step) as bar:
+
+        def measure(step: int, phase: store.Phase) -> dict[str, Interval]:
+            began = time.perf_counter()
+            groups = evaluate(
+                engine, recipe.strategy, recipe.env, test, recipe.evaluation, Key(seed) / "eval"
+            )
+            if phase != "train":
+                store.write(out, groups, step=step, phase=phase)
+            bar.spent("evaluation", time.perf_counter() - began)
+            return metrics.table([r for group in groups for r in group.rollouts])
+
+        def save() -> None:
+            began = time.perf_counter()
+            loop = {
+                "state": asdict(state),
+                "seconds": clock(),
+                "before": {k: asdict(v) for k, v in (before or {}).items()},
+            }
+            folder.save(state.step, {"loop": loop, "learner": learner.state()})
+            bar.spent("checkpoint", time.perf_counter() - began)
+
+        if before is None:
+            before = measure(0, "before")
+            bar.note(f"before: success {before['success']} on {len(test)} held-out tasks")
+            save()
+        steps = train(recipe, engine, learner, tasks, state, seed=seed, done=bar.attempt)
+        for reached, told in steps:
+            state = reached
+            every = recipe.evaluation.every
+            if every and told.step % every == 0 and told.step < recipe.steps:
+                held = measure(told.step, "train")["success"].mean
+                told = told.with_metrics({"held-out/success": held})
+            store.write(out, told.groups, step=told.step)
+            folder.log(told)
+            for tracker in drawn:
+                tracker.log(told.step, {**told.metrics, **told.timings})
+            bar.step(told, **_left(recipe, told.step, checkpoint_every))
+            if told.step % checkpoint_every == 0:
+                save()
+        if state.step % checkpoint_every:
+            save()
+        after = measure(state.step, "after")
+        bar.note(f"after:  success {after['success']} on {len(test)} held-out tasks")
+    for tracker in drawn:
+        tracker.close()
+    machinery.save(out / "model")
+    folder.summarise(
+        before=before,
+        after=after,
+        steps=state.step,
+        tokens=int(state.spent["tokens"]),
+        seconds=clock(),
+    )
+    store.merge(out)
+    report.build(out)
+    return Result(out, before, after)
+
+
+def held_out(env: Env, count: int) -> Sequence[Task]:
+    """The first `count` of the environment's test tasks, spread evenly where there are more."""
+    tasks = env.tasks("test")
+    if not tasks:
+        raise ValueError(f"{env.name} has no held-out tasks; env.tasks('test') returned none")
+    if count >= len(tasks):
+        return tasks
+    return [tasks[i * len(tasks) // count] for i in range(count)]
+
+
+def evaluate(
+    engine: Engine,
+    strategy: Strategy,
+    env: Env,
+    tasks: Sequence[Task],
+    evaluation: Evaluation,
+    key: Key,
+    *,
+    done: Callable[[Rollout], None] = lambda rollout: None,
+) -> list[Group]:
+    """Attempts at held-out tasks; the same key gives the same worlds and the same random numbers to every model."""
+    requests = [
+        Request(task, evaluation.answers, evaluation.max_turns, seed=world(key, task))
+        for task in tasks
+    ]
+    return engine.collect(strategy, requests, env, key, done=done)
+
+
+def _left(recipe: Recipe, step: int, checkpoint_every: int) -> dict[str, int]:
+    every = recipe.evaluation.every
+    coming = recipe.steps - step
+    between = (recipe.steps - 1) // every - step // every if every else 0
+    return {"evaluation": between + 1, "checkpoint": -(-coming // checkpoint_every)}
+
+
+class _Clock:
+    """Seconds of the whole run, its earlier parts included."""
+
+    def __init__(self, before: float) -> None:
+        self.began = time.perf_counter() - before
+
+    def __call__(self) -> float:
+        return time.perf_counter() - self.began

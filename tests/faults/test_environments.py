@@ -1,0 +1,104 @@
+"""An environment that hangs, dies or lies ends its own rollout, counted; never the run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from tests.helpers import Script, engine, solved_after, tiny_model
+
+from ludus.data.batch import make_batch
+from ludus.rollouts.agent_loop import AgentLoop
+from ludus.train.loop import AllLost, refuse_if_all_lost, summary
+from ludus.types import End, Key, Message, Request, Sampling, Step, Task
+
+LOOP = AgentLoop(Sampling(max_tokens=4))
+
+
+def spin(turn: int, action: str) -> Step:
+    while True:
+        pass
+
+
+async def sleep(turn: int, action: str) -> Step:
+    await asyncio.sleep(60)
+    raise AssertionError
+
+
+def crash(turn: int, action: str) -> Step:
+    raise KeyError("the world is gone")
+
+
+FAULTS = {
+    "computes for ever": (spin, End.ENV_TIMED_OUT, "deadline of 0.3 s"),
+    "waits for ever": (sleep, End.ENV_TIMED_OUT, "deadline of 0.3 s"),
+    "sleeps in this thread": (lambda t, a: time.sleep(60), End.ENV_TIMED_OUT, "deadline"),
+    "raises": (crash, End.ENV_CRASHED, "KeyError: 'the world is gone'"),
+    "NaN reward": (lambda t, a: Step(1, "x", float("nan")), End.ENV_CRASHED, "finite number"),
+    "None reward": (lambda t, a: Step(1, "x", None), End.ENV_CRASHED, "finite number"),
+    "no step": (lambda t, a: ("x", 1.0), End.ENV_CRASHED, "returned a tuple; wanted a ludus"),
+    "no text": (lambda t, a: Step(1, {"x": 1}), End.ENV_CRASHED, "observation of type dict"),
+    "an end of its own": (lambda t, a: Step(1, "x", end="won"), End.ENV_CRASHED, "end='won'"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_ends_its_own_rollout_with_an_honest_end(name: str) -> None:
+    """One task of three is faulty in its second turn; the others are played to their end and learnt from."""
+    fault, end, message = FAULTS[name]
+
+    class World(Script):
+        async def reset(self, task: Task, seed: int) -> Step:
+            return Step((task.id == "train-1", 0), "Go.")
+
+        async def step(self, state: tuple[bool, int], action: str) -> Step:  # type: ignore[override]
+            bad, turn = state
+            if bad and turn == 1:
+                made = fault(turn, action)
+                return await made if hasattr(made, "__await__") else made
+            fine = solved_after(3)(turn, action)
+            return Step((bad, turn + 1), fine.observation, fine.reward, fine.end)
+
+    groups = engine(deadline=0.3).collect(
+        LOOP, [Request(task, 2, 5) for task in World(count=3).tasks()], World(), Key(0)
+    )
+    ends = [[r.end for r in group.rollouts] for group in groups]
+    assert ends == [[End.SOLVED] * 2, [end] * 2, [End.SOLVED] * 2]
+    lost = groups[1].rollouts[0]
+    assert message in lost.error and not lost.end.scorable
+    told = summary(groups)
+    assert told["lost"] == 2 and told[f"end/{end}"] == 2 and told["success"] == 1.0
+    batch = make_batch(groups)
+    assert batch.scored.tolist() == [True, True, False, False, True, True]
+
+
+def test_a_reset_that_fails_is_a_lost_rollout_too() -> None:
+    class Broken(Script):
+        async def reset(self, task: Task, seed: int) -> Step:
+            raise OSError("no such world")
+
+    groups = engine().collect(LOOP, [Request(Task("t"), 2, 3)], Broken(), Key(0))
+    assert [r.end for r in groups[0].rollouts] == [End.ENV_CRASHED] * 2
+    with pytest.raises(AllLost, match=r"2 x environment crashed.*OSError: no such world.*--resume"):
+        refuse_if_all_lost(groups, 1)
+
+
+def test_a_fault_of_the_program_is_not_hidden() -> None:
+    async def defect(*args: object) -> None:
+        raise ZeroDivisionError("in the strategy")
+
+    with pytest.raises(ZeroDivisionError, match="in the strategy"):
+        engine().collect(defect, [Request(Task("t"), 2, 3)], Script(), Key(0))  # type: ignore[arg-type]
+
+
+def test_a_full_context_is_the_policys_own_end_and_an_impossible_prompt_is_none() -> None:
+    local = engine(tiny_model(length=96))
+    talk = Script(lambda turn, action: Step(turn + 1, "again and again and again"))
+    rollout = local.collect(LOOP, [Request(talk.tasks()[0], 1, 50)], talk, Key(0))[0].rollouts[0]
+    assert rollout.end is End.OUT_OF_TOKENS and rollout.turns
+    assert rollout.contexts[-1].length <= 96
+    endless = Task("long", (Message("system", "word " * 200),))
+    rollout = local.collect(LOOP, [Request(endless, 1, 5)], talk, Key(0))[0].rollouts[0]
+    assert rollout.end is End.OUT_OF_TOKENS and not rollout.contexts
+    assert "the model takes 96" in rollout.error and "shorten the prompt" in rollout.error
