@@ -1,4 +1,4 @@
-"""Under LUDUS_REQUIRE_ALL=1 a test that skips itself because something is missing fails instead.
+"""How all tests run. Under LUDUS_REQUIRE_ALL=1 one that skips itself because something is missing fails instead.
 
 On somebody's laptop a missing program or package skips the tests that need it. Where everything is meant to be there
 (`.ci/run`), such a skip would hide that those tests no longer run. What no installation can give stays a skip.
@@ -10,6 +10,11 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, and no deadline: a machine that is busy is not a defect.
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.load_profile("steady")
 
 HARDWARE = ("GPU", "CUDA", "MPS")
 

@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ludus import recipes
+from ludus.types import Explained
 
 console = Console()
 Text = tyro.conf.Positional
@@ -89,6 +91,7 @@ class Run:
     def __call__(self) -> None:
         from ludus.engines.local.build import build
         from ludus.train.progress import Silent, progress
+        from ludus.train.recipe import describe
         from ludus.train.run import run
         from ludus.train.trackers import open_trackers
 
@@ -105,7 +108,9 @@ class Run:
             seed=self.seed,
             resume=self.resume,
             checkpoint_every=self.checkpoint_every,
-            trackers=lambda folder, after: open_trackers(self.track, folder, after),
+            trackers=lambda folder, after: open_trackers(
+                self.track, folder, describe(recipe), after=after
+            ),
             progress=lambda total, done: Silent() if self.quiet else progress(total, done=done),
         )
         if self.quiet:
@@ -302,7 +307,13 @@ def _verdicts(name: str) -> dict[str, str]:
     return {claim["text"]: claim["verdict"] for claim in json.loads(file.read_text())["claims"]}
 
 
-COMMANDS = {"list": List, "run": Run, "eval": Eval, "replicate": Replicate, "bench": Bench}
+COMMANDS: dict[str, Any] = {
+    "list": List,
+    "run": Run,
+    "eval": Eval,
+    "replicate": Replicate,
+    "bench": Bench,
+}
 
 
 def main() -> None:
@@ -315,29 +326,10 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print("\nstopped; go on with --resume --out and the same recipe")
         sys.exit(130)
-    except expected() as error:
-        Console(stderr=True).print(f"[bold red]error[/]: {error}", soft_wrap=True, highlight=False)
+    except (Explained, FileNotFoundError) as error:
+        Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
 
 
-def expected() -> tuple[type[Exception], ...]:
-    """The errors that name their cure. Packages that were never imported cannot have raised theirs."""
-    names = {
-        "ludus.recipes": ["UnknownRecipe"],
-        "ludus.train.recipe": ["RecipeError"],
-        "ludus.train.override": ["OverrideError"],
-        "ludus.train.folder": ["FolderError"],
-        "ludus.train.checkpoint": ["CheckpointError"],
-        "ludus.train.loop": ["AllLost"],
-        "ludus.train.trackers": ["MissingPackage"],
-        "ludus.engines.local.check": ["Disagreement"],
-    }
-    return (
-        FileNotFoundError,
-        *(
-            getattr(sys.modules[module], name)
-            for module, errors in names.items()
-            if module in sys.modules
-            for name in errors
-        ),
-    )
+if __name__ == "__main__":
+    main()

@@ -364,15 +364,20 @@ _OF_ROWS = (
 class Env(Protocol):
     """A world that holds no episode itself: the state travels in the Step, so that branching needs nothing special.
 
-    `tasks` lists what can be attempted; `fork` returns an independent copy of a state (a pure value returns itself)
-    or raises `CannotFork`; `close` frees what a state holds outside Python.
+    `tasks` lists what can be attempted. Two more methods are optional: `async fork(state)` returns an independent copy
+    of a state (a pure value returns itself) or raises `CannotFork`; `async close(state)` frees what a state holds
+    outside Python.
     """
 
-    name: str
-
+    @property
+    def name(self) -> str: ...
     def tasks(self, split: Literal["train", "test"] = "train") -> Sequence[Task]: ...
     async def reset(self, task: Task, seed: int) -> Step: ...
     async def step(self, state: Any, action: str) -> Step: ...
+
+
+class Explained(Exception):
+    """An error that says what came, what was wanted and what to type. The command line shows it without a trace."""
 
 
 class CannotFork(RuntimeError):

@@ -361,7 +361,7 @@ def test_no_book_is_in_both_splits():
 def test_vocabulary():
     everything = vocabulary(len(NOUNS) * (len(ADJECTIVES) + 1))
     assert len(set(everything)) == len(everything) == 61 * 21
-    assert vocabulary(4) == ("log", "oak log", "plank", "birch plank")
+    assert vocabulary(63)[::61] == ("log", "oak log") and vocabulary(2) == ("log", "plank")
     with pytest.raises(ValueError, match="ask for 1 to 1281"):
         vocabulary(1282)
 

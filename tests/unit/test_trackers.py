@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ludus.train.trackers import MissingPackage, MLflow, TensorBoard, Trackio, WandB
+from ludus.train.trackers import MissingPackage, MLflow, TensorBoard, Trackio, WandB, open_trackers
 
 
 def curve(folder: Path, name: str) -> dict[int, float]:
@@ -35,9 +35,9 @@ def test_tensorboard_goes_on_after_resuming_without_doubles(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("make", "package"),
     [
-        (lambda run: WandB(run, "p", {}), "wandb"),
-        (lambda run: MLflow(run, "p", {}), "mlflow"),
-        (lambda run: Trackio(run, "p", {}), "trackio"),
+        (lambda run: WandB(run, {}), "wandb"),
+        (lambda run: MLflow(run, {}), "mlflow"),
+        (lambda run: Trackio(run, {}), "trackio"),
     ],
 )
 def test_a_missing_package_is_named(
@@ -48,11 +48,22 @@ def test_a_missing_package_is_named(
         make(tmp_path)
 
 
+def test_they_are_opened_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tracker,) = open_trackers(["tensorboard"], tmp_path, {}, after=2)
+    assert isinstance(tracker, TensorBoard)
+    tracker.close()
+    assert open_trackers([], tmp_path, {}) == []
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MissingPackage, match=r"pip install wandb"):
+        open_trackers(["wandb"], tmp_path, {})
+
+
 def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_MODE", "offline")
     for begin in (1, 3):  # twice: the run, and its second part
-        tracker = WandB(tmp_path, "ludus-test", {"lr": 0.1}, offline=True)
+        tracker = WandB(tmp_path, {"lr": 0.1})
         for step in range(begin, begin + 3):
             tracker.log(step, {"success": step / 8, "nothing": math.nan})
         tracker.close()
@@ -66,7 +77,7 @@ def test_mlflow_goes_on_in_the_same_run(tmp_path: Path, monkeypatch: pytest.Monk
     mlflow = pytest.importorskip("mlflow")
     mlflow.set_tracking_uri((tmp_path / "mlflow").as_uri())
     for begin in (1, 3):
-        tracker = MLflow(tmp_path, "ludus-test", {"lr": 0.1})
+        tracker = MLflow(tmp_path, {"lr": 0.1})
         for step in range(begin, begin + 3):
             tracker.log(step, {"success": step / 8, "pass@4": 1.0, "nothing": math.nan})
         tracker.close()
@@ -81,12 +92,14 @@ def test_trackio_goes_on_in_the_same_run(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     pytest.importorskip("trackio")
     for begin in (1, 4):
-        tracker = Trackio(tmp_path, "ludus-test", {"lr": 0.1})
+        tracker = Trackio(tmp_path, {"lr": 0.1})
         for step in range(begin, begin + 3):
             tracker.log(step, {"success": step / 8, "nothing": math.nan})
         tracker.close()
     with sqlite3.connect(next((tmp_path / "trackio").glob("*.db"))) as stored:
-        rows = stored.execute("SELECT run_name, step, metrics FROM metrics ORDER BY step").fetchall()
+        rows = stored.execute(
+            "SELECT run_name, step, metrics FROM metrics ORDER BY step"
+        ).fetchall()
     assert len({name for name, _, _ in rows}) == 1
     assert [(step, json.loads(metrics)) for _, step, metrics in rows] == [
         (step, {"success": step / 8}) for step in range(1, 7)

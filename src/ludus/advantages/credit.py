@@ -12,9 +12,10 @@ were lost to faults (scored False) enter no statistic and get 0 on every token.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,17 +27,10 @@ from ludus.advantages.returns import remax, reward_to_go
 from ludus.advantages.steps import grpo_steps
 from ludus.advantages.whiten import whiten
 from ludus.losses.kl import k1
-from ludus.types import Batch
+from ludus.types import Batch, Credited
 
 
-class Credited(NamedTuple):
-    """advantage [B,T]; returns [B,T], the critic's targets, where the credit has a critic."""
-
-    advantage: Tensor
-    returns: Tensor | None = None
-
-
-class Stateless:
+class Stateless(ABC):
     """The Credit protocol for a credit that remembers nothing between steps."""
 
     def init(self) -> tuple[()]:
@@ -45,8 +39,8 @@ class Stateless:
     def assign(self, state: tuple[()], batch: Batch) -> tuple[tuple[()], Credited]:
         return state, self(batch)
 
-    def __call__(self, batch: Batch) -> Credited:
-        raise NotImplementedError
+    @abstractmethod
+    def __call__(self, batch: Batch) -> Credited: ...
 
 
 # --------------------------------------------------------------------------- one number per rollout

@@ -61,8 +61,12 @@ def relative(
         [R] of the dtype of reward; exactly 0 where all rewards that are compared are equal.
     """
     check_vectors("reward", reward, group=group)
-    if not reward.is_floating_point():  # the result has the dtype of reward, and would be cut to integers
-        raise TypeError(f"reward has dtype {reward.dtype}; give floats, for instance reward.float()")
+    if (
+        not reward.is_floating_point()
+    ):  # the result has the dtype of reward, and would be cut to integers
+        raise TypeError(
+            f"reward has dtype {reward.dtype}; give floats, for instance reward.float()"
+        )
     if scored is None:
         scored = torch.ones_like(group, dtype=torch.bool)
     check_vectors("reward", reward, scored=scored)

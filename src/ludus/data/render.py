@@ -32,7 +32,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -132,6 +132,7 @@ class Renderer:
         self.tokenizer = tokenizer
         self.template = template
         self.options = dict(options or {})
+        self.stops = tuple(stops)
         self.now = now
         self.rewrites = rewrites
         added = tokenizer.added_tokens_decoder
@@ -158,6 +159,12 @@ class Renderer:
         self._controls = sorted((c for c in controls if len(c) > 1), key=len, reverse=True)
         self._hints = sorted({control[:2] for control in self._controls})
         self._control = re.compile(f"(?={'|'.join(map(re.escape, self._controls)) or '$.'})")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process probes the template anew; caches do not travel."""
+        names = ("template", "options", "stops", "now", "rewrites")
+        again = partial(Renderer, **{name: getattr(self, name) for name in names})
+        return again, (self.tokenizer,)
 
     @classmethod
     def load(cls, where: str | Path, **settings: Any) -> Renderer:
@@ -252,7 +259,8 @@ class Renderer:
         """Ids of pieces (text, is it content?), merged across pieces as the tokenizer would merge them.
 
         The text is encoded as one. Where a content spells a control token, it is cut inside that spelling, and the
-        sides are encoded apart, so that no side contains it.
+        sides are encoded apart, so that no side contains it. (A tokenizer that begins every text with a space puts
+        one at the cut.)
         """
         cuts, text = [0], ""
         for piece, content in filled:
@@ -284,7 +292,7 @@ class Renderer:
                 parts.append(IMAGE)
                 continue
             # Only what the policy said may steer the template; what it read is data.
-            looks = self._literals
+            looks = self._literals if message.role == "assistant" else None
             pieces = looks.split(part) if looks else [part]
             skeleton = ""
             for index, piece in enumerate(pieces):

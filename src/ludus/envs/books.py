@@ -16,27 +16,26 @@ import numpy as np
 from ludus.envs.textcraft import Book, Recipe, Split, State, TextCraft
 from ludus.types import Key
 
-NOUNS = (  # noqa: SIM905 (words read more easily than a list of them)
+NOUNS = (
     "log plank stick stone brick ingot nugget dust coal wool glass sand clay paper leather string "
     "feather bone egg wheat sugar book torch ladder fence gate door slab stairs wall lamp lantern "
     "chest barrel bucket bowl boat rail hopper piston lever button plate sign banner carpet bed "
     "pickaxe shovel axe hoe sword shield helmet boots arrow bow candle chain hook shell"
 ).split()
-ADJECTIVES = (  # noqa: SIM905
+ADJECTIVES = (
     "oak birch spruce jungle acacia red blue green white black yellow iron golden diamond copper "
     "smooth polished cut cracked mossy"
 ).split()
 
 
 def vocabulary(size: int) -> tuple[str, ...]:
-    """The first `size` of a fixed list of names: "log", "oak log", "plank", "birch plank", ... then other pairs."""
+    """The first `size` of a fixed list of names: 61 nouns ("log", "plank" ...), then pairs ("oak log" ...)."""
     # 61 nouns and 20 adjectives have no common divisor, so walking both in step meets every pair once.
     pairs = [
         f"{ADJECTIVES[place % len(ADJECTIVES)]} {NOUNS[place % len(NOUNS)]}"
         for place in range(len(ADJECTIVES) * len(NOUNS))
     ]
-    mixed = [name for duo in zip(NOUNS, pairs[: len(NOUNS)], strict=True) for name in duo]
-    names = (*mixed, *pairs[len(NOUNS) :])
+    names = (*NOUNS, *pairs)
     if not 1 <= size <= len(names):
         raise ValueError(
             f"names={size}, but the vocabulary has {len(names)} names; ask for 1 to {len(names)}"

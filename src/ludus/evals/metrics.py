@@ -19,7 +19,7 @@ import mpmath
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ludus.types import Key, Rollout
+from ludus.types import Explained, Key, Rollout
 
 DRAWS = 5000
 
@@ -36,6 +36,10 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+class NothingScored(Explained, ValueError):
+    """Every attempt ended for a reason outside the policy."""
 
 
 def mean(values: Iterable[float]) -> float:
@@ -200,14 +204,14 @@ def over_tasks(per_task: ArrayLike, *, seed: int = 0, level: float = 0.95) -> In
 
 
 def success(rollouts: Sequence[Rollout], *, seed: int = 0, level: float = 0.95) -> Interval:
-    """The share solved: avg@n of `solved`, over tasks. Errors: ValueError if no attempt can be scored."""
+    """The share solved: avg@n of `solved`, over tasks. Errors: NothingScored."""
     return over_tasks(avg_at_n(_scored(rollouts, solved)), seed=seed, level=level)
 
 
 def _scored(rollouts: Sequence[Rollout], score: Callable[[Rollout], float]) -> list[list[float]]:
     scores = list(by_task(rollouts, score).values())
     if not scores:
-        raise ValueError(
+        raise NothingScored(
             f"none of {len(rollouts)} attempts can be scored; see `end` and `error` of the rollouts"
         )
     return scores
@@ -221,7 +225,7 @@ def table(
     {"success": ..., "reward": ..., "avg@4": ..., "pass@1": ..., "pass@4": ...}. avg@n is success under its usual name,
     where tasks have n scored attempts. A task with fewer than k scored attempts is not in pass@k; its `n` tells.
 
-    Errors: ValueError if nothing was scored, or no task has k scored attempts.
+    Errors: NothingScored; ValueError if no task has k scored attempts.
     """
     tries = _scored(rollouts, solved)
     n = max(map(len, tries))

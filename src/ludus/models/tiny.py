@@ -40,16 +40,16 @@ TEMPLATE = (
 PIECE = Regex(r"Action:| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]|\s")
 
 SAID = (
-    "Crafting commands Goal craft get using inventory Inventory Got Crafted Could not find enough items to "
-    "execute a valid recipe for You are carrying anything Error write only one action per turn"
-).split()  # noqa: SIM905 (words are easier to read than a list of them)
+    "Crafting commands Goal craft get using inventory Inventory Got Crafted Could not find enough items to execute "
+    "a valid recipe for You are not carrying anything Error write only one action per turn"
+)
 
 
 def words() -> tuple[str, ...]:
     """The words of the crafting worlds, sorted: generated names, Minecraft's names, instruction and observations."""
     book = minecraft_book()
     names = {*book.of, *book.raw, *book.members, *NOUNS, *ADJECTIVES}
-    text = " ".join((*names, INSTRUCTION.text, *SAID))
+    text = " ".join((*names, INSTRUCTION.text, SAID))
     pieces = pre_tokenizers.Split(PIECE, "isolated").pre_tokenize_str(text)
     return tuple(sorted({piece.strip() for piece, _ in pieces} - {""}))
 
@@ -101,6 +101,12 @@ class Size:
     shared: int = 2
     head: int = 32
     inner: int = 384
+
+    def __post_init__(self) -> None:
+        if self.heads % self.shared:
+            raise ValueError(
+                f"heads={self.heads}, shared={self.shared}; give heads as a multiple of shared"
+            )
 
 
 def config(

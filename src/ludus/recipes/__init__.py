@@ -11,10 +11,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
+from ludus.types import Explained
+
 HERE = Path(__file__).parent
 
 
-class UnknownRecipe(LookupError):
+class UnknownRecipe(Explained, LookupError):
     """No recipe of that name; the message names the nearest ones."""
 
 

@@ -34,6 +34,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ludus.train.disk import free_bytes, human, is_full, sync, write_atomic, write_synced
+from ludus.types import Explained
 
 FORMAT = 1
 _STEP = re.compile(r"step-(\d{8,})")
@@ -42,7 +43,7 @@ _WRITING, _DELETED = ".writing-", ".deleted-"
 logger = logging.getLogger(__name__)
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(Explained, RuntimeError):
     """A checkpoint could not be written or read; the message says which, why, and what to do."""
 
 

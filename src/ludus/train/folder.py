@@ -30,15 +30,16 @@ from ludus.evals.metrics import Interval
 from ludus.train import checkpoint
 from ludus.train.checkpoint import Checkpoint, Keep
 from ludus.train.disk import free_bytes, human, is_full, sync, write_atomic
-from ludus.types import Report
+from ludus.types import Explained, Report
 
 FORMAT = 1
 LINES = ("metrics.jsonl", "timings.jsonl")
+SHOWN = 12  # changed fields that a message lists
 
 logger = logging.getLogger(__name__)
 
 
-class FolderError(RuntimeError):
+class FolderError(Explained, RuntimeError):
     """A run folder cannot be used as asked; the message says why and what to type."""
 
 
@@ -277,9 +278,11 @@ class RunFolder:
         }
         if not changed:
             return
-        listed = "\n".join(
+        lines = [
             f"    {name}: {_show(old)} -> {_show(new)}" for name, (old, new) in changed.items()
-        )
+        ]
+        more = [f"    ... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+        listed = "\n".join([*lines[:SHOWN], *more])
         name, (old, _) = next(iter(changed.items()))
         back = f"--seed {old}" if name == "seed" else f"--set {name}={_show(old)}"
         raise FolderError(
@@ -316,7 +319,8 @@ def _flat(value: Mapping[str, Any], place: str = "") -> dict[str, Any]:
 
 
 def _show(value: Any) -> str:
-    return repr(value) if value is MISSING else json.dumps(value)
+    text = repr(value) if value is MISSING else json.dumps(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def versions() -> dict[str, str]:

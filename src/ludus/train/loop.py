@@ -12,7 +12,7 @@ from typing import Any
 from ludus.data.batch import make_batch
 from ludus.evals.metrics import mean
 from ludus.train.recipe import Recipe, as_credit
-from ludus.types import End, Engine, Group, Key, Learner, Report, Request, Rollout, Task
+from ludus.types import End, Engine, Explained, Group, Key, Learner, Report, Request, Rollout, Task
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class State:
     spent: Mapping[str, float]  # rollouts, turns and tokens sampled so far
 
 
-class AllLost(RuntimeError):
+class AllLost(Explained, RuntimeError):
     """Every rollout of a step was lost to something outside the policy."""
 
 
@@ -77,7 +77,7 @@ def train(
             "learn": learned - collected,
             "tokens_per_second": cost["tokens"] / (learned - clock),
         }
-        yield state, Report(step, metrics | {"limit/turns": turns} | learnt, timings, groups)
+        yield state, Report(step, {**metrics, "limit/turns": turns, **learnt}, timings, groups)
 
 
 def sampled(groups: Sequence[Group]) -> dict[str, float]:

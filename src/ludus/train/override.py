@@ -7,10 +7,12 @@ import dataclasses
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
+from ludus.types import Explained
+
 T = TypeVar("T")
 
 
-class OverrideError(ValueError):
+class OverrideError(Explained, ValueError):
     """A field that is not there, or a value that does not fit."""
 
 

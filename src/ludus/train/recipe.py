@@ -18,6 +18,7 @@ from ludus.types import (
     Credited,
     Curriculum,
     Env,
+    Explained,
     Horizon,
     Loss,
     Optim,
@@ -89,7 +90,7 @@ class Recipe:
         return Objective(self.loss, self.over, self.kl, self.entropy)
 
 
-class RecipeError(ValueError):
+class RecipeError(Explained, ValueError):
     """Pieces that cannot go together, named at the start."""
 
 
@@ -136,7 +137,7 @@ class _Function:
 
     def assign(self, state: tuple[()], batch: Batch) -> tuple[tuple[()], Credited]:
         made = self.function(batch)
-        credited = made if isinstance(made, tuple) else Credited(made)
+        credited: Any = made if isinstance(made, tuple) else (made,)
         if credited[0].shape != batch.mask.shape:
             raise ValueError(
                 f"{_name(self.function)} returned shape {list(credited[0].shape)}; wanted {list(batch.mask.shape)}, "

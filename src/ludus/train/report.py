@@ -62,6 +62,8 @@ def render(run: RunFolder, before: Sequence[Rollout], after: Sequence[Rollout]) 
     ends = [success_of(summary.get("before"), before), success_of(summary.get("after"), after)]
     gain = difference(before, after)
     shown = pick(before, after)
+    # as a person would type it; the page says nothing of the machine that it was made on
+    where = run.path.name if run.path.is_absolute() else str(run.path)
     return _template().render(
         title=title_of(about),
         facts=facts(about, summary, metrics),
@@ -74,11 +76,11 @@ def render(run: RunFolder, before: Sequence[Rollout], after: Sequence[Rollout]) 
         averaged=window_of([(0, 0)] * len(metrics)),
         ends=end_counts(before, after),
         spans=spans(timings, summary.get("seconds")),
-        advice=advice(run.path.name, about, summary, metrics, after, gain),
+        advice=advice(where, about, summary, metrics, after, gain),
         tasks=[task(*pair) for _, pair in shown],
         chosen=choice(shown, before, after),
         versions="   ".join(f"{name} {number}" for name, number in about["versions"].items()),
-        recipe=readable(json.dumps(about["recipe"], indent=2)),
+        recipe=json.dumps(about["recipe"], indent=2),  # ASCII: nothing in it to make readable
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ludus.evals.metrics import Interval
 from ludus.train.charts import figure
+from ludus.train.report_chats import readable
 from ludus.train.report_curves import points
 from ludus.types import End, Rollout
 
@@ -30,7 +31,9 @@ def advice(
     gain: Interval | None,
 ) -> list[Advice]:
     """What the numbers of this run suggest: each with the number that suggests it, and what to type."""
-    recipe, name = about["recipe"], about["name"] or "RECIPE"
+    recipe = about["recipe"]
+    recipe_id, _, variant = readable(about["name"]).partition(":")
+    name = f"{recipe_id or 'RECIPE'} --variant {variant}" if variant else recipe_id or "RECIPE"
     found: list[Advice] = []
 
     def ask(text: str, **settings: Any) -> None:
@@ -65,7 +68,7 @@ def advice(
             Advice(
                 f"Training success still rose in the last quarter, by {100 * rise:.1f} points over the one before. "
                 "Longer training may give more:",
-                f"ludus run {name} --resume --set steps={2 * steps} --out {run}",
+                f"ludus run {name} --resume --steps {2 * steps} --out {run}",
             )
         )
     if late("groups/mixed") < 0.3:

@@ -19,17 +19,17 @@ _UNSEEN = re.compile(
 )
 
 
-def readable(text: str) -> str:
+def readable(text: str, longest: int = LONGEST) -> str:
     """Text that a model or an environment wrote, harmless to a page's layout: signs that command a terminal, turn
     the direction of writing or are no characters at all appear as their numbers, and what is very long is cut."""
     text = text.replace("\r\n", "\n")
-    shown = _UNSEEN.sub(lambda sign: f"‹{ord(sign[0]):04X}›", text[:LONGEST])
-    if len(text) > LONGEST:
-        shown += f"\n… {len(text) - LONGEST:,} more signs, in trajectories.parquet"
+    shown = _UNSEEN.sub(lambda sign: f"‹{ord(sign[0]):04X}›", text[:longest])
+    if len(text) > longest:
+        shown += f"\n… {len(text) - longest:,} more signs, in trajectories.parquet"
     return shown
 
 
-KINDS = ("gained", "lost", "solved both times", "missed both times")
+KINDS = ("newly solved", "no longer solved", "solved both times", "missed both times")
 Pair = tuple[Rollout, Rollout]
 
 

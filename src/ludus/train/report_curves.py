@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ludus.train.charts import COLOURS, Series, area_chart, figure, line_chart
+from ludus.train.charts import COLOURS, Series, area_chart, figure, line_chart, smooth, window_of
 from ludus.train.report_chats import readable
 from ludus.types import End
 
@@ -26,18 +26,19 @@ class Curve:
 
 
 CURVES = (
-    Curve("Success", {"success": "training", "heldout/success": "held out"}, share=True),
-    Curve("Reward", {"reward": "training", "heldout/reward": "held out"}),
+    Curve("Success", {"success": "training", "held-out/success": "held out"}, share=True),
+    Curve("Reward", {"reward": "training", "held-out/reward": "held out"}),
     Curve("Success by difficulty", under="success/", share=True),
     Curve("Turns", {"turns": "mean", "turns/longest": "longest", "limit/turns": "allowed"}),
     Curve("Tokens of an answer", {"tokens/answer": "mean"}),
     Curve("Entropy of a token", {"entropy": "nats"}),
     Curve("KL", {"kl_ref": "from the reference", "kl_old": "from the sampler"}),
     Curve("Norm of the gradient", {"grad_norm": "before clipping"}),
-    Curve("Groups with better and worse answers", {"groups/mixed": "share"}, share=True),
+    Curve("Mixed groups", {"groups/mixed": "share with better and worse answers"}, share=True),
 )
 LIMIT = "limit/turns"
-EVALUATED = "heldout/"  # measured now and then, with <name>/low and <name>/high
+LEVEL = (LIMIT, "turns/longest")  # drawn as they are: an average of limits is no limit
+EVALUATED = "held-out/"  # measured now and then, with <name>/low and <name>/high
 
 
 def points(metrics: Rows, name: str) -> list[tuple[float, float]]:
@@ -98,13 +99,14 @@ def _curve(
                 colour=6 if limit else len(series) + 1,
                 band=list(zip(*bounds, strict=True)) if whole else (),
                 dots=few,
-                steps=limit,
+                steps=name in LEVEL,
                 dashed=limit,
             )
         )
     if not series:
         return None
-    last = series[0].points[-1][1]
+    first = series[0]
+    last = (first.points if first.dots else smooth(first.points, window_of(first.points)))[-1][1]
     return {
         "title": readable(curve.title),
         "last": f"{last:.1%}" if curve.share else figure(last),

@@ -137,7 +137,7 @@ def run(
         seconds=clock(),
     )
     store.merge(out)
-    report.build(out)
+    report.write(out)
     return Result(out, before, after)
 
 

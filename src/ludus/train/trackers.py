@@ -10,10 +10,15 @@ import importlib
 import math
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+from ludus.types import Explained
+
+Name = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+PROJECT = "ludus"  # what all runs lie under, where a tool has projects
 
 
 class Tracker(Protocol):
@@ -23,7 +28,7 @@ class Tracker(Protocol):
     def close(self) -> None: ...
 
 
-class MissingPackage(ImportError):
+class MissingPackage(Explained, ImportError):
     """A tracker was asked for whose package is not installed; the message says what to type."""
 
 
@@ -68,23 +73,20 @@ class TensorBoard:
 
 
 class WandB:
-    """Weights & Biases. `offline=True` writes under RUN/wandb for `wandb sync` later, and asks for no account.
+    """Weights & Biases. With WANDB_MODE=offline it writes under RUN/wandb, for `wandb sync` later, without an account.
 
     It refuses steps that it has seen, so after resuming the curve goes on where it ended; the steps between are the
     same to the last digit anyway.
     """
 
-    def __init__(
-        self, run: Path, project: str, config: Mapping[str, Any], *, offline: bool = False
-    ) -> None:
+    def __init__(self, run: Path, config: Mapping[str, Any]) -> None:
         self.run = _load("wandb", "wandb").init(
-            project=project,
+            project=PROJECT,
             name=run.name,
             id=_identity(run, "wandb"),
-            resume=None if offline else "allow",
+            resume="allow",
             dir=str(run),
             config=dict(config),
-            mode="offline" if offline else None,
         )
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -97,9 +99,9 @@ class WandB:
 class MLflow:
     """MLflow, at MLFLOW_TRACKING_URI, or else in the file that MLflow chooses by itself."""
 
-    def __init__(self, run: Path, experiment: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, run: Path, config: Mapping[str, Any]) -> None:
         self.mlflow = _load("mlflow", "mlflow")
-        self.mlflow.set_experiment(experiment)
+        self.mlflow.set_experiment(PROJECT)
         file = run / "mlflow.id"
         known = file.read_text().strip() if file.exists() else None
         started = self.mlflow.start_run(run_id=known, run_name=run.name if known is None else None)
@@ -119,9 +121,9 @@ class MLflow:
 class Trackio:
     """Trackio, in its own folder on this machine (TRACKIO_DIR); look with `trackio show`."""
 
-    def __init__(self, run: Path, project: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, run: Path, config: Mapping[str, Any]) -> None:
         self.run = _load("trackio", "trackio").init(
-            project=project,
+            project=PROJECT,
             name=f"{run.name}-{_identity(run, 'trackio')}",
             config=dict(config),
             resume="allow",
@@ -132,3 +134,21 @@ class Trackio:
 
     def close(self) -> None:
         self.run.finish()
+
+
+def open_trackers(
+    names: Sequence[Name], run: Path, config: Mapping[str, Any], *, after: int = 0
+) -> list[Tracker]:
+    """The trackers of a run; `after` is the step that it goes on from."""
+    opened: list[Tracker] = []
+    for name in names:
+        match name:
+            case "tensorboard":
+                opened.append(TensorBoard(run, after=after))
+            case "wandb":
+                opened.append(WandB(run, config))
+            case "mlflow":
+                opened.append(MLflow(run, config))
+            case "trackio":
+                opened.append(Trackio(run, config))
+    return opened

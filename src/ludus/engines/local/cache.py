@@ -90,7 +90,7 @@ class KeyValueCache:
     def clear(self) -> None:
         """Forget everything: the weights have changed, so no stored key is valid any more."""
         for row in self.rows:
-            row.length, row.busy = 0, False
+            row.length, row.busy, row.used = 0, False, -1
 
     def bytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))

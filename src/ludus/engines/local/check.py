@@ -15,12 +15,12 @@ from ludus.engines.local.attention import Tree
 from ludus.engines.local.model import CausalModel
 from ludus.engines.local.sampler import LocalSampler
 from ludus.engines.local.tree import pack
-from ludus.types import Key, Node, Sampling
+from ludus.types import Explained, Key, Node, Sampling
 
 PLAIN = "sdpa"
 
 
-class Disagreement(RuntimeError):
+class Disagreement(Explained, RuntimeError):
     """Sampler and learner give different log-probabilities for the same tokens."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
 
 from ludus.engines.local import attention
 from ludus.models.linear_logprob import linear_logprob
@@ -108,6 +109,7 @@ def load(name: str | Path, *, device: str = "auto") -> tuple[CausalModel, Any]:
                 f"{name} has a model but no tokenizer; save it beside the weights with "
                 f"tokenizer.save_pretrained({str(name)!r})"
             )
+    logging.disable_progress_bar()  # it would tear our own
     tokenizer = AutoTokenizer.from_pretrained(name)
     model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
     model.to(pick_device(device))  # type: ignore[arg-type]
