@@ -262,6 +262,7 @@ def test_the_verdict_is_no_stronger_than_its_interval() -> None:
     )
     assert verdict(both, Interval(-0.1, -0.2, -0.02, 9)).startswith("Worse after training: -10.0")
     assert "No difference shown" in verdict(both, Interval(0.1, -0.02, 0.2, 9))
+    assert "each of 9 tasks scored the same" in verdict(both, Interval(0.0, 0.0, 0.0, 9))
     assert "cannot be paired" in verdict(both, None)
 
 
@@ -365,6 +366,11 @@ def test_advice_comes_with_its_number_and_its_command() -> None:
     assert "1 of 4 attempts after training were lost" in suggestions(attempts([S, S, S, LOST]))
     assert "--set optim.lr=0.001" in suggestions(gain=Interval(-0.2, -0.3, -0.1, 50))
     assert "--set evaluation.tasks=200" in suggestions(gain=Interval(0.0, -0.1, 0.1, 50))
+
+
+def test_advice_where_nothing_was_solved() -> None:
+    said = suggestions(attempts([F] * 9), Interval(0.0, 0.0, 0.0, 9))
+    assert "No held-out task was solved" in said and "points wide" not in said
 
 
 def test_advice_names_the_variant_as_it_is_typed() -> None:

@@ -18,6 +18,7 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from ludus.types import Report, Rollout
 
@@ -131,7 +132,9 @@ class Terminal(_Timed):
         super().__init__(total, now)
         self.attempts = 0
         self.bar = Bar(
-            MofNCompleteColumn(),
+            MofNCompleteColumn(
+                table_column=Column(min_width=len(f"{total}/{total}"), no_wrap=True)
+            ),
             BarColumn(bar_width=None),
             TextColumn("{task.description}", markup=False),
             console=console,
@@ -142,7 +145,7 @@ class Terminal(_Timed):
 
     def attempt(self, rollout: Rollout) -> None:
         self.attempts += 1
-        self.bar.update(self.task, description=f"{self.last}  (+{self.attempts} attempts)")
+        self.bar.update(self.task, description=f"{self.last}  +{self.attempts}")
 
     def step(self, report: Report, **left: int) -> None:
         self.attempts, self.last = 0, self._figures(report, left)

@@ -147,6 +147,8 @@ def verdict(ends: Sequence[Interval | None], gain: Interval | None) -> str:
         if None in ends:
             return f"There is no evaluation {missing} training to compare with."
         return "The attempts are not stored, so that the difference cannot be paired by task."
+    if gain.low == gain.high == 0:
+        return f"No difference: each of {gain.n} tasks scored the same before and after."
     size = (
         f"{100 * gain.mean:+.1f} points [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}], "
         f"paired over {gain.n} tasks"

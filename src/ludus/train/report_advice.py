@@ -56,7 +56,15 @@ def advice(
     if gain is not None and gain.high < 0:
         if lr := (recipe.get("optim") or {}).get("lr"):
             ask("It got worse; the steps may be too large.", optim__lr=f"{lr / 3:.1g}")
-    elif gain is not None and gain.low <= 0:
+    elif after and not any(rollout.solved for rollout in after):
+        found.append(
+            Advice(
+                "No held-out task was solved after training. A policy that never succeeds has nothing to learn from: "
+                "begin with a model that sometimes does, or with easier tasks.",
+                f"ludus run {name} --model DIR --out OTHER",
+            )
+        )
+    elif gain is not None and gain.low <= 0 < gain.high - gain.low:
         ask(
             f"With {gain.n} held-out tasks the interval is {100 * (gain.high - gain.low):.0f} points wide and holds "
             "zero. Four times as many tasks halve it.",

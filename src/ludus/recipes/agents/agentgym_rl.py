@@ -29,18 +29,18 @@ from ludus.train.recipe import Budget, Evaluation, Recipe
 from ludus.types import Optim, Sampling
 
 recipe = Recipe(
-    env=generated(),
+    env=generated(depth=(1, 1)),
     strategy=AgentLoop(Sampling(temperature=1.0, max_tokens=32), total="last"),
     credit=GRPO(),
     loss=partial(clipped_ratio, low=0.2, high=0.2),
     over="tokens",
-    horizon=staged([6, 8, 10], every=25),
+    horizon=staged([4, 5, 6], every=20),
     model="textcraft",
     optim=Optim(lr=1e-3),
     tasks=16,
     answers=8,
-    steps=75,
-    evaluation=Evaluation(tasks=256, max_turns=10),
+    steps=90,
+    evaluation=Evaluation(tasks=256, max_turns=6),
 )
 
 ppo = replace(recipe, credit=GAE(), critic=True)
@@ -64,13 +64,13 @@ paper = replace(
     evaluation=Evaluation(tasks=100, max_turns=30),
 )
 
-budget = Budget("turns", 60_000)
+budget = Budget("turns", 40_000)
 arms = {
     name: replace(recipe, horizon=horizon, steps=10_000, budget=budget)
     for name, horizon in {
         "staged": recipe.horizon,
-        "fixed short": fixed(6),
-        "fixed long": fixed(10),
+        "fixed short": fixed(4),
+        "fixed long": fixed(6),
     }.items()
 }
 claims = (
