@@ -53,7 +53,8 @@ class List:
 class Run:
     """Train: a recipe by its id, or a file of your own that has `recipe = Recipe(...)`.
 
-    Examples:
+    For example
+
         ludus run agentgym-rl
         ludus run agentgym-rl --model path/to/model --steps 200 --set optim.lr=1e-6
         ludus run mine.py --seed 1 --out runs/mine
@@ -81,7 +82,9 @@ class Run:
     seed: int = 0
     out: Path | None = None
     resume: bool = False
-    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE")] = ()
+    set: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE"), tyro.conf.UseAppendAction
+    ] = ()
     device: str = "auto"
     deadline: float = 60.0
     checkpoint_every: int = 10
@@ -132,7 +135,8 @@ class Run:
 class Eval:
     """Measure a trained run, or any model, on held-out tasks: success, avg@n and pass@k with 95 % intervals.
 
-    Examples:
+    For example
+
         ludus eval runs/agentgym-rl-1 --answers 8 --k 1 8
         ludus eval --model path/to/model --task agentgym-rl --variant real_book
 
@@ -319,7 +323,9 @@ COMMANDS: dict[str, Any] = {
 def main() -> None:
     """Errors that carry their cure are printed as they are; anything else is a defect, with its trace."""
     command = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS, description="Ludus trains language-model agents by letting them play."
+        COMMANDS,
+        prog="ludus",
+        description="Ludus trains language-model agents by letting them play.",
     )
     try:
         command()

@@ -29,7 +29,7 @@ from ludus.train.checkpoint import CheckpointError, Keep, latest, save
 from ludus.train.folder import FolderError, RunFolder
 from ludus.types import Report
 
-STEPS, EVERY = 30, 3
+STEPS = 30
 RECIPE = {"lr": 0.03, "steps": STEPS}
 
 processes = multiprocessing.get_context("forkserver")
@@ -37,8 +37,10 @@ processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["ludus.train.folder", "torch._dynamo", "pytest"])
 
 
-def train(path: Path, pause: float = 0.0, kill_in_save: bool = False) -> None:
-    """The whole run, or what is left of it."""
+def train(
+    path: Path, steps: int = STEPS, every: int = 5, pause: float = 0.0, kill_in_save: bool = False
+) -> None:
+    """The whole run, or what is left of it, with a checkpoint `every` so many steps."""
     torch.set_num_threads(1)
     if kill_in_save:
         checkpoint.save_file = half_then_kill  # type: ignore[assignment]
@@ -51,7 +53,7 @@ def train(path: Path, pause: float = 0.0, kill_in_save: bool = False) -> None:
         model.load_state_dict(found.load("model"))
         adam.load_state_dict(found.load("adam"))
         done = found.step
-    for step in range(done + 1, STEPS + 1):
+    for step in range(done + 1, steps + 1):
         x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
         loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
         adam.zero_grad()
@@ -59,7 +61,7 @@ def train(path: Path, pause: float = 0.0, kill_in_save: bool = False) -> None:
         adam.step()
         time.sleep(pause)
         folder.log(Report(step, {"loss": loss.item()}, {"now": time.time()}))
-        if step % EVERY == 0:
+        if step % every == 0:
             parts = {"model": model.state_dict(), "adam": adam.state_dict()}
             folder.save(step, parts, score=-loss.item(), keep=Keep(last=2))
 
@@ -84,7 +86,7 @@ def until_written(process: Any, file: Path) -> None:
 
 
 def finish(process: Any) -> int:
-    process.join(60)
+    process.join(600)  # long enough for a machine with much else to do
     assert process.exitcode is not None, "the run hangs"
     return process.exitcode
 
@@ -141,10 +143,8 @@ def test_killed_at_every_operation_of_a_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: tuple[bytes, bytes]
 ) -> None:
     """Each write, sync, rename and deletion is in turn the last thing done; a file being written is left by half."""
-    monkeypatch.setitem(globals(), "STEPS", 2 * EVERY)
     begun = tmp_path / "begun"
-    train(begun)
-    monkeypatch.undo()
+    train(begun, steps=20, every=10)
 
     operations: list[str] = []
     allowed = 10**9
@@ -178,10 +178,10 @@ def test_killed_at_every_operation_of_a_save(
 
     def one_more_save(path: Path) -> None:
         folder = RunFolder(path)
-        folder.log(Report(2 * EVERY + 1, {"loss": 0.0}, {}))
+        folder.log(Report(21, {"loss": 0.0}, {}))
         mortals()
-        parts = {"model": {"weight": torch.ones(9)}, "loop": {"step": 7}}
-        folder.save(2 * EVERY + 1, parts, keep=Keep(last=2, best=False))
+        parts = {"model": {"weight": torch.ones(9)}, "loop": {"step": 21}}
+        folder.save(21, parts, keep=Keep(last=2, best=False))
 
     one_more_save(shutil.copytree(begun, tmp_path / "whole"))
     monkeypatch.undo()
@@ -198,12 +198,12 @@ def test_killed_at_every_operation_of_a_save(
         found = latest(path / "checkpoints")
         assert found is not None and not found.skipped, f"after {whole[:allowed]}"
         found_at.append(found.step)
-        if found.step == 2 * EVERY:
-            train(path)
+        if found.step == 20:
+            train(path, every=10)
             assert outcome(path) == uninterrupted
             assert not list((path / "checkpoints").glob(".*"))
     renamed = whole.index("rename") + 1  # the instant at which the new one counts
-    assert found_at == [2 * EVERY] * renamed + [2 * EVERY + 1] * (len(whole) - renamed)
+    assert found_at == [20] * renamed + [21] * (len(whole) - renamed)
 
 
 # ------------------------------------------------------------------------------------------ no room

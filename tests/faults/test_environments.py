@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from tests.helpers import Script, engine, solved_after, tiny_model
 
 from ludus.data.batch import make_batch
 from ludus.rollouts.agent_loop import AgentLoop
-from ludus.train.loop import AllLost, refuse_if_all_lost, summary
-from ludus.types import End, Key, Message, Request, Sampling, Step, Task
+from ludus.train.loop import AllLost, judged, refuse_if_all_lost, summary
+from ludus.types import End, Group, Key, Message, Request, Sampling, Step, Task
 
 LOOP = AgentLoop(Sampling(max_tokens=4))
 
@@ -102,3 +104,21 @@ def test_a_full_context_is_the_policys_own_end_and_an_impossible_prompt_is_none(
     rollout = local.collect(LOOP, [Request(endless, 1, 5)], talk, Key(0))[0].rollouts[0]
     assert rollout.end is End.OUT_OF_TOKENS and not rollout.contexts
     assert "the model takes 96" in rollout.error and "shorten the prompt" in rollout.error
+
+
+def test_a_reward_that_is_no_number_is_counted_and_not_learnt_from() -> None:
+    groups = engine().collect(
+        LOOP, [Request(task, 2, 3) for task in Script(count=2).tasks()], Script(), Key(0)
+    )
+
+    async def half_broken(groups: Sequence[Group]) -> Sequence[Group]:
+        first, second = groups
+        bad = tuple(replace(r, reward=float("nan")) for r in first.rollouts)
+        return [replace(first, rollouts=bad), second]
+
+    made = judged(half_broken, groups)
+    assert [r.end for r in made[0].rollouts] == [End.JUDGE_ERROR] * 2
+    assert "reward gave nan for task 'train-0'" in made[0].rollouts[0].error
+    assert (
+        summary(made)["lost"] == 2 and make_batch(made).scored.tolist() == [False] * 2 + [True] * 2
+    )

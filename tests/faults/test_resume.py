@@ -72,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_ten_kills_and_the_same_curve(folder: Path) -> None:
-    """Killed with SIGKILL at nine moments drawn from a seed and once inside a save; every start but the first resumes."""
+    """SIGKILL at nine moments drawn from a seed and once inside a save; every start but the first resumes."""
     whole, out = folder / "whole", folder / "killed"
     rng = np.random.default_rng(0)
     lines = 0

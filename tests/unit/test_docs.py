@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
+import importlib.util
 import io
 import json
 import re
@@ -103,6 +103,8 @@ def test_commands_exist(page: Path) -> None:
     for words in map(shlex.split, lines):
         if words[:1] == ["make"]:
             assert all(re.search(rf"^{name}:", makefile, re.MULTILINE) for name in words[1:]), words
+        elif words[:2] == ["python", "-m"]:
+            assert importlib.util.find_spec(words[2]), words
         elif words[:1] == ["python"]:
             assert words[1] in programs(page), words
         elif words[:1] == ["ludus"]:

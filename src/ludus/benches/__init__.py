@@ -32,5 +32,7 @@ def main(name: str = "", *, quick: bool = False, json: Path | None = None) -> No
         print(__doc__)
         return
     if name not in NAMES:
-        raise UnknownBench(f"there is no bench {name!r}; type ludus bench and one of: {', '.join(NAMES)}")
+        raise UnknownBench(
+            f"there is no bench {name!r}; type ludus bench and one of: {', '.join(NAMES)}"
+        )
     importlib.import_module(f"ludus.benches.{name}").main(quick=quick, json=json)

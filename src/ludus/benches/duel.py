@@ -40,14 +40,17 @@ def duel(job: Job) -> dict[str, Measured]:
     if importlib.util.find_spec("trl") is None:
         raise NoPeer("this bench compares with TRL, which is not installed; type: pip install trl")
     if job.rollouts % job.rows:
-        raise ValueError(f"{job.rollouts} rollouts cannot be cut into passes of {job.rows}; give rows= a divisor")
+        raise ValueError(
+            f"{job.rollouts} rollouts cannot be cut into passes of {job.rows}; give rows= a divisor"
+        )
     with ExitStack() as stack:
         sides = {name: stack.enter_context(side(name, job)) for name in SIDES}
         ready = {name: one.ready() for name, one in sides.items()}
         rounds = [{name: one.step() for name, one in sides.items()} for _ in range(1 + job.steps)]
         peaks = {name: one.peak() for name, one in sides.items()}
     measured = {
-        name: Measured(ready[name], tuple(r[name] for r in rounds[1:]), peaks[name]) for name in SIDES
+        name: Measured(ready[name], tuple(r[name] for r in rounds[1:]), peaks[name])
+        for name in SIDES
     }
     _refuse_unequal(measured)
     return measured
@@ -69,7 +72,7 @@ def ratios(measured: dict[str, Measured]) -> dict[str, Spread]:
     memory = theirs.peak / ours.peak
     return {
         "speed": Spread.of([t.seconds / o.seconds for o, t in pairs]),
-        "processor": Spread.of([t.cpu / o.cpu for o, t in pairs]),
+        "speed by processor": Spread.of([t.cpu / o.cpu for o, t in pairs]),
         "sampling": Spread.of([t.sampling / o.sampling for o, t in pairs]),
         "learning": Spread.of(learning),
         "memory": Spread(memory, memory, memory),
@@ -93,7 +96,12 @@ def report(bench: str, title: str, job: Job, wanted: float, json: Path | None) -
         figures = (step.sampled / seconds, seconds, sampling, seconds - sampling, one.mean("cpu"))
         bytes_ = (one.peak, one.peak - one.ready.memory)
         rows.append(
-            [name, str(Spread.of(speed)), *(f"{f:.2f}" for f in figures), *(f"{b / MIB:.0f}" for b in bytes_)]
+            [
+                name,
+                str(Spread.of(speed)),
+                *(f"{f:.2f}" for f in figures),
+                *(f"{b / MIB:.0f}" for b in bytes_),
+            ]
         )
     columns = (
         *("side", "rollouts/s", "tokens/s", "s a step", "sampling", "learning", "processor s"),
@@ -105,8 +113,16 @@ def report(bench: str, title: str, job: Job, wanted: float, json: Path | None) -
     for name, spread in compared.items():
         console.print(f"  {name:>10}  {spread}")
     targets = [
-        Target(f"at least {wanted:g} times the rollouts per second", compared["speed"].mean, compared["speed"].mean >= wanted),
-        Target("no more memory (TRL's peak over ours, at least 1)", compared["memory"].mean, compared["memory"].mean >= 1),
+        Target(
+            f"at least {wanted:g} times the rollouts per second",
+            compared["speed"].mean,
+            compared["speed"].mean >= wanted,
+        ),
+        Target(
+            "no more memory (TRL's peak over ours, at least 1)",
+            compared["memory"].mean,
+            compared["memory"].mean >= 1,
+        ),
     ]
     console.print("\n" + "\n".join(map(str, targets)))
     figures_: dict[str, Any] = {

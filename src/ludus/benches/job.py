@@ -112,8 +112,6 @@ def scripted(tasks: int) -> Scripted:
     return Scripted(generated(train=tasks, test=1))
 
 
-
-
 def following(renderer: Renderer, history: Sequence[Message], shown: Message) -> list[int]:
     """The tokens between an answer, the last of `history`, and the next one: `shown`, in the template's words."""
     answer = Node(None, np.zeros(1, np.int64))

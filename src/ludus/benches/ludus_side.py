@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from ludus.advantages.credit import GRPO
 from ludus.benches.job import Job, longest, scripted, sums, unstopped, variety
@@ -60,6 +61,18 @@ def recipe(job: Job, rows: int) -> Recipe:
     )
 
 
+class Marked:
+    """An engine that tells when it has collected."""
+
+    def __init__(self, engine: LocalEngine, channel: Channel) -> None:
+        self.engine, self.channel, self.publish = engine, channel, engine.publish
+
+    def collect(self, *asked: Any, **settings: Any) -> list[Group]:
+        groups = self.engine.collect(*asked, **settings)
+        self.channel.sampled()
+        return groups
+
+
 def run(job: Job, channel: Channel) -> None:
     module, tokenizer = job.model()
     model, renderer = CausalModel(module), unstopped(tokenizer)
@@ -67,7 +80,7 @@ def run(job: Job, channel: Channel) -> None:
     sampler = LocalSampler(model, renderer)
     engine, learner = LocalEngine(sampler), LocalLearner(model, made.objective, made.optim)
     tasks = made.env.tasks("train")
-    steps = train(made, engine, learner, tasks, start(made, tasks), seed=job.seed)
+    steps = train(made, Marked(engine, channel), learner, tasks, start(made, tasks), seed=job.seed)
     channel.ready(module.num_parameters())
     for _ in range(made.steps):
         channel.begin()
@@ -75,7 +88,6 @@ def run(job: Job, channel: Channel) -> None:
         rollouts = [rollout for group in report.groups for rollout in group.rollouts]
         leaves = [leaf for rollout in rollouts for leaf in rollout.contexts]
         channel.end(
-            sampling=report.timings["collect"],
             rollouts=len(rollouts),
             sampled=sum(len(turn.node.tokens) for r in rollouts for turn in r.turns),
             read=sum(leaf.length for leaf in leaves),

@@ -34,15 +34,18 @@ class Ready:
 
 @dataclass(frozen=True)
 class Told:
-    """One step: seconds by the clock, of the processor, and until the last token was sampled.
+    """One step.
 
-    sampled  tokens that the policy chose
-    read     tokens of all contexts: prompts, answers, observations
+    seconds, sampling          by the clock: the whole step, and until the last token was sampled
+    cpu, cpu_sampling          the same in seconds of the processor, which do not count those of others
+    sampled                    tokens that the policy chose
+    read                       tokens of all contexts: prompts, answers, observations
     """
 
     seconds: float
-    cpu: float
     sampling: float
+    cpu: float
+    cpu_sampling: float
     rollouts: int
     sampled: int
     read: int
@@ -56,7 +59,7 @@ class Channel:
 
     def __init__(self, commands: TextIO, answers: TextIO) -> None:
         self.commands, self.answers = commands, answers
-        self._began = (0.0, 0.0)
+        self._began = self._sampled = (0.0, 0.0)
 
     def say(self, **told: Any) -> None:
         print(json.dumps(told), file=self.answers, flush=True)
@@ -70,9 +73,17 @@ class Channel:
             raise SystemExit("the process that compares is gone")
         self._began = time.perf_counter(), time.process_time()
 
-    def end(self, *, sampling: float, rollouts: int, sampled: int, read: int) -> None:
-        seconds, cpu = time.perf_counter() - self._began[0], time.process_time() - self._began[1]
-        self.say(**asdict(Told(seconds, cpu, sampling, rollouts, sampled, read)))
+    def sampled(self) -> None:
+        """The last token of this step was sampled."""
+        self._sampled = time.perf_counter(), time.process_time()
+
+    def end(self, *, rollouts: int, sampled: int, read: int) -> None:
+        ended = time.perf_counter(), time.process_time()
+        seconds, cpu = (end - begin for end, begin in zip(ended, self._began, strict=True))
+        sampling, of_cpu = (
+            end - begin for end, begin in zip(self._sampled, self._began, strict=True)
+        )
+        self.say(**asdict(Told(seconds, sampling, cpu, of_cpu, rollouts, sampled, read)))
 
 
 def resident() -> int:
@@ -85,7 +96,9 @@ def resident() -> int:
 def peak() -> int:
     """Bytes of memory that this process held at its worst moment."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage counts the parent's memory too where a process was forked from it
+    if (
+        status.exists()
+    ):  # getrusage counts the parent's memory too where a process was forked from it
         found = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
         return int(found.split()[1]) * 1024
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -169,7 +182,9 @@ class Side:
         if not line:
             self._process.wait()
             self._printed.seek(0)
-            raise SideFailed(f"the side {self.name} ended; it printed last:\n{self._printed.read()[-4000:]}")
+            raise SideFailed(
+                f"the side {self.name} ended; it printed last:\n{self._printed.read()[-4000:]}"
+            )
         return json.loads(line)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import time
+from collections.abc import Coroutine
 from typing import Any
 
 import torch
@@ -31,15 +31,15 @@ except ModuleNotFoundError as error:
 
 
 class Timed(GRPOTrainer):
-    """Notes how long sampling took, and how many tokens it gave."""
+    """Tells when it has sampled, and notes how many tokens."""
 
-    sampling, sampled, read = 0.0, 0, 0
+    channel: Channel
+    sampled, read = 0, 0
 
     def _generate(self, prompts: list[Any]) -> Any:
-        began = time.perf_counter()
         out = super()._generate(prompts)
+        self.channel.sampled()
         prompt_ids, completion_ids, env_mask = out[:3]
-        self.sampling = time.perf_counter() - began
         self.sampled = sum(map(sum, env_mask)) if env_mask else sum(map(len, completion_ids))
         self.read = sum(map(len, prompt_ids)) + sum(map(len, completion_ids))
         return out
@@ -58,7 +58,6 @@ class Turns(TrainerCallback):
     def on_step_end(self, *args: Any, **settings: Any) -> None:
         assert self.trainer is not None
         self.channel.end(
-            sampling=self.trainer.sampling,
             rollouts=self.job.rollouts,
             sampled=self.trainer.sampled,
             read=self.trainer.read,
@@ -72,6 +71,7 @@ class Rollouts:
         self.job, self.tokenizer = job, tokenizer
         self.renderer = unstopped(tokenizer)
         self.env = scripted(job.tasks)
+        self.loop = asyncio.new_event_loop()
         self.of = {task.id: task for task in self.env.tasks()}
         self.generation = GenerationConfig(
             max_new_tokens=job.new,
@@ -86,7 +86,7 @@ class Rollouts:
 
     def __call__(self, prompts: list[Any], trainer: GRPOTrainer) -> dict[str, Any]:
         tasks = [self.of[prompt[-1]["content"]] for prompt in prompts]
-        steps = asyncio.run(_all([self.env.reset(task, 0) for task in tasks]))
+        steps = self._together([self.env.reset(task, 0) for task in tasks])
         said = [
             [*task.prompt, Message("user", step.observation)]
             for task, step in zip(tasks, steps, strict=True)
@@ -104,8 +104,10 @@ class Rollouts:
                 answers = self._generate(model, contexts)
                 actions = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
                 moves = zip(steps, actions, strict=True)
-                steps = asyncio.run(_all([self.env.step(s.state, a) for s, a in moves]))
-                for i, (answer, action, step) in enumerate(zip(answers, actions, steps, strict=True)):
+                steps = self._together([self.env.step(s.state, a) for s, a in moves])
+                for i, (answer, action, step) in enumerate(
+                    zip(answers, actions, steps, strict=True)
+                ):
                     rewards[i] += step.reward
                     completion_ids[i] += answer
                     env_mask[i] += [1] * len(answer)
@@ -124,20 +126,26 @@ class Rollouts:
             "rewards": rewards,
         }
 
+    def _together(self, calls: list[Coroutine[Any, Any, Step]]) -> list[Step]:
+        async def gathered() -> list[Step]:
+            return await asyncio.gather(*calls)
+
+        return self.loop.run_until_complete(gathered())
+
     def _generate(self, model: Any, contexts: list[list[int]]) -> list[list[int]]:
-        padded = self.tokenizer.pad({"input_ids": contexts}, padding_side="left", return_tensors="pt")
+        padded = self.tokenizer.pad(
+            {"input_ids": contexts}, padding_side="left", return_tensors="pt"
+        )
         out = model.generate(**padded, generation_config=self.generation)
         return out[:, padded["input_ids"].shape[1] :].tolist()
-
-
-async def _all(coroutines: list[Any]) -> list[Step]:
-    return await asyncio.gather(*coroutines)
 
 
 def run(job: Job, channel: Channel) -> None:
     model, tokenizer = job.model()
     tokenizer.padding_side = "left"
-    model.generation_config.eos_token_id = None  # it would fill in where a GenerationConfig has None
+    model.generation_config.eos_token_id = (
+        None  # it would fill in where a GenerationConfig has None
+    )
     if job.turns:
         names = [task.id for task in scripted(job.tasks).tasks()]
         prompts = [[{"role": "user", "content": name}] for name in names]
@@ -186,6 +194,6 @@ def run(job: Job, channel: Channel) -> None:
             rollout_func=rollouts,
             callbacks=[turns],
         )
-        turns.trainer = trainer
+        turns.trainer, trainer.channel = trainer, channel
         channel.ready(model.num_parameters())
         trainer.train()

@@ -17,6 +17,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -65,7 +67,7 @@ class Settings:
     """
 
     size: tiny.Size = dataclasses.field(default_factory=lambda: tiny.Size(96, 4, 4, 2, 24, 288))
-    stages: tuple[Stage, ...] = (Stage(700, 0.7), Stage(80, 0.1))
+    stages: tuple[Stage, ...] = (Stage(1400, 0.7), Stage(80, 0.1))
     episodes: int = 32
     turns: int = 6
     peek: float = 0.3
@@ -212,6 +214,19 @@ def build(settings: Settings | None = None, show: bool = False) -> tuple[PreTrai
         return model.module, tokenizer
     finally:
         torch.set_num_threads(threads)
+
+
+def cached(settings: Settings) -> Path:
+    """The folder of the base with these settings; built where it is not there yet (LUDUS_CACHE, ~/.cache/ludus)."""
+    parent = Path(os.environ.get("LUDUS_CACHE", "~/.cache/ludus")).expanduser() / "bases"
+    where = parent / fingerprint(settings)
+    if not where.exists():
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent) as temporary:
+            made = Path(temporary) / "base"
+            save(*build(settings, show=True), settings, made)
+            made.rename(where)
+    return where
 
 
 def save(model: PreTrainedModel, tokenizer: Any, settings: Settings, where: Path) -> None:

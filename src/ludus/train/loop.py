@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,19 @@ from typing import Any
 from ludus.data.batch import make_batch
 from ludus.evals.metrics import mean
 from ludus.train.recipe import Recipe, as_credit
-from ludus.types import End, Engine, Explained, Group, Key, Learner, Report, Request, Rollout, Task
+from ludus.types import (
+    End,
+    Engine,
+    Explained,
+    Group,
+    Key,
+    Learner,
+    Report,
+    Request,
+    Reward,
+    Rollout,
+    Task,
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,7 @@ def train(
         if "baseline" in credit.needs:
             groups = with_greedy_twins(recipe, engine, requests, groups, key)
         if recipe.reward is not None:
-            groups = asyncio.run(recipe.reward(groups))  # type: ignore[arg-type]
+            groups = judged(recipe.reward, groups)
         refuse_if_all_lost(groups, step)
         collected = time.perf_counter()
 
@@ -102,11 +115,27 @@ def with_greedy_twins(
     single = [replace(request, answers=1) for request in requests]
     twins = engine.collect(greedy, single, recipe.env, key / "greedy")
     if recipe.reward is not None:
-        twins = asyncio.run(recipe.reward(twins))  # type: ignore[arg-type]
+        twins = judged(recipe.reward, twins)
     return [
         replace(group, baseline=twin.rollouts[0].reward)
         for group, twin in zip(groups, twins, strict=True)
     ]
+
+
+def judged(reward: Reward, groups: Sequence[Group]) -> list[Group]:
+    """The groups with their rewards filled; a rollout whose reward is no finite number is lost to the judge."""
+
+    def checked(rollout: Rollout) -> Rollout:
+        if not rollout.end.scorable or math.isfinite(rollout.reward):
+            return rollout
+        told = f"the recipe's reward gave {rollout.reward} for task {rollout.task.id!r}"
+        return replace(rollout, reward=0.0, end=End.JUDGE_ERROR, error=told)
+
+    async def score() -> Sequence[Group]:
+        return await reward(groups)
+
+    scored = asyncio.run(score())
+    return [replace(g, rollouts=tuple(checked(r) for r in g.rollouts)) for g in scored]
 
 
 def refuse_if_all_lost(groups: Sequence[Group], step: int) -> None:

@@ -44,7 +44,10 @@ def _replaced(value: Any, path: list[str], text: str, whole: str) -> Any:
         )
     now = getattr(value, name)
     new = _replaced(now, rest, text, whole) if rest else _parsed(now, text, whole)
-    return dataclasses.replace(value, **{name: new})
+    try:
+        return dataclasses.replace(value, **{name: new})
+    except ValueError as error:  # the piece itself refuses
+        raise OverrideError(f"--set {whole}={text}: {error}") from error
 
 
 def _parsed(now: Any, text: str, whole: str) -> Any:

@@ -113,8 +113,14 @@ def run(
             state = reached
             every = recipe.evaluation.every
             if every and told.step % every == 0 and told.step < recipe.steps:
-                held = measure(told.step, "train")["success"].mean
-                told = told.with_metrics({"held-out/success": held})
+                held = measure(told.step, "train")["success"]
+                told = told.with_metrics(
+                    {
+                        "held-out/success": held.mean,
+                        "held-out/success/low": held.low,
+                        "held-out/success/high": held.high,
+                    }
+                )
             store.write(out, told.groups, step=told.step)
             folder.log(told)
             for tracker in drawn:

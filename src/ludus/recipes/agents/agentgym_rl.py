@@ -34,13 +34,14 @@ recipe = Recipe(
     credit=GRPO(),
     loss=partial(clipped_ratio, low=0.2, high=0.2),
     over="tokens",
+    entropy=0.004,
     horizon=staged([4, 5, 6], every=20),
     model="textcraft",
-    optim=Optim(lr=1e-3),
+    optim=Optim(lr=6e-4),
     tasks=16,
     answers=8,
     steps=90,
-    evaluation=Evaluation(tasks=256, max_turns=6),
+    evaluation=Evaluation(tasks=256, max_turns=6, every=15),
 )
 
 ppo = replace(recipe, credit=GAE(), critic=True)
@@ -48,12 +49,19 @@ rloo = replace(recipe, credit=RLOO())
 reinforce_pp = replace(recipe, credit=ReinforcePlusPlus())
 remax = replace(recipe, credit=ReMax())
 
-real_book = replace(recipe, env=minecraft(), horizon=staged([10, 20, 30], every=25))
+real_book = replace(
+    recipe,
+    env=minecraft(),
+    strategy=AgentLoop(Sampling(temperature=1.0, max_tokens=64), total="last"),
+    horizon=staged([10, 15, 20], every=20),
+    evaluation=Evaluation(tasks=108, max_turns=20, every=15),
+)
 
 paper = replace(
     real_book,
     strategy=AgentLoop(Sampling(temperature=1.0, max_tokens=512), total="last"),
     kl=KL(0.001, partial(k3, cap=10.0)),
+    entropy=0.0,
     reference=True,
     model="Qwen/Qwen2.5-7B-Instruct",
     optim=Optim(lr=1e-6, updates=4),
