@@ -39,10 +39,11 @@ quickstart: setup
 test: setup lint
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8
 
+# Pyright would take the settings of a folder above this one before our own.
 lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/pyright
+	$(BIN)/pyright --project pyproject.toml
 
 format: setup
 	$(BIN)/ruff check --fix

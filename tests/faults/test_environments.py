@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 from tests.helpers import Script, engine, solved_after, tiny_model
@@ -32,16 +33,24 @@ def crash(turn: int, action: str) -> Step:
     raise KeyError("the world is gone")
 
 
-FAULTS = {
+FAULTS: Any = {
     "computes for ever": (spin, End.ENV_TIMED_OUT, "deadline of 0.3 s"),
     "waits for ever": (sleep, End.ENV_TIMED_OUT, "deadline of 0.3 s"),
     "sleeps in this thread": (lambda t, a: time.sleep(60), End.ENV_TIMED_OUT, "deadline"),
     "raises": (crash, End.ENV_CRASHED, "KeyError: 'the world is gone'"),
     "NaN reward": (lambda t, a: Step(1, "x", float("nan")), End.ENV_CRASHED, "finite number"),
-    "None reward": (lambda t, a: Step(1, "x", None), End.ENV_CRASHED, "finite number"),
+    "None reward": (lambda t, a: Step(1, "x", cast(Any, None)), End.ENV_CRASHED, "finite number"),
     "no step": (lambda t, a: ("x", 1.0), End.ENV_CRASHED, "returned a tuple; wanted a ludus"),
-    "no text": (lambda t, a: Step(1, {"x": 1}), End.ENV_CRASHED, "observation of type dict"),
-    "an end of its own": (lambda t, a: Step(1, "x", end="won"), End.ENV_CRASHED, "end='won'"),
+    "no text": (
+        lambda t, a: Step(1, cast(Any, {"x": 1})),
+        End.ENV_CRASHED,
+        "observation of type dict",
+    ),
+    "an end of its own": (
+        lambda t, a: Step(1, "x", end=cast(Any, "won")),
+        End.ENV_CRASHED,
+        "end='won'",
+    ),
 }
 
 

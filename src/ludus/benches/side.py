@@ -135,7 +135,7 @@ class Side:
 
     def __init__(self, name: str, job: Job) -> None:
         self.name = name
-        self._printed = tempfile.TemporaryFile("w+")
+        self._printed = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed when the side is)
         threads = str(job.threads)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "ludus.benches.side", name],

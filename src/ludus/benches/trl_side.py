@@ -4,13 +4,18 @@ Everything that TRL offers and the job does not need is off: evaluation, logs, c
 0 by default), gradient checkpointing (on by default, it would only cost time here), bfloat16 (the job is in float32).
 The loss is TRL's default (`dapo`): clipped surrogate, averaged over the tokens of the batch, as on our side.
 
-Multi-turn: a `rollout_func` in which all conversations take a turn together: one call of `generate` on their left-padded
-tokens, one call of each environment, and the new tokens appended as they are, with `env_mask` to say who wrote them.
+Multi-turn: a `rollout_func` in which all conversations take a turn together: one call of `generate` on their
+left-padded tokens, one call of each environment, and the new tokens appended as they are, with `env_mask` to say who
+wrote them.
 """
+
+# TRL does not say what it exports, and types its arguments more narrowly than it takes them.
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportRedeclaration=false
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import tempfile
 from collections.abc import Coroutine
 from typing import Any
@@ -21,6 +26,9 @@ from transformers import GenerationConfig, TrainerCallback
 from ludus.benches.job import Job, following, scripted, sums, unstopped, variety
 from ludus.benches.side import Channel
 from ludus.types import Message, Step
+
+# TRL imports every tracker that it finds. None is used here, and none should count as its memory.
+sys.modules.update(dict.fromkeys(("mlflow", "trackio", "wandb")))  # type: ignore[arg-type]
 
 try:
     from datasets import Dataset
