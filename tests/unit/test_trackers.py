@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 
@@ -88,14 +90,21 @@ def test_mlflow_goes_on_in_the_same_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert {point.step for point in history} == {1, 2, 3, 4, 5}
 
 
-def test_trackio_goes_on_in_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+def test_trackio_goes_on_in_the_same_run(tmp_path: Path) -> None:
+    """In a process of its own: Trackio reads TRACKIO_DIR once, when anything first imports it."""
     pytest.importorskip("trackio")
-    for begin in (1, 4):
-        tracker = Trackio(tmp_path, {"lr": 0.1})
-        for step in range(begin, begin + 3):
-            tracker.log(step, {"success": step / 8, "nothing": math.nan})
-        tracker.close()
+    program = (
+        "import math, sys\n"
+        "from pathlib import Path\n"
+        "from ludus.train.trackers import Trackio\n"
+        "for begin in (1, 4):\n"
+        "    tracker = Trackio(Path(sys.argv[1]), {'lr': 0.1})\n"
+        "    for step in range(begin, begin + 3):\n"
+        "        tracker.log(step, {'success': step / 8, 'nothing': math.nan})\n"
+        "    tracker.close()\n"
+    )
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path / "trackio")}
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=environment, check=True)
     with sqlite3.connect(next((tmp_path / "trackio").glob("*.db"))) as stored:
         rows = stored.execute(
             "SELECT run_name, step, metrics FROM metrics ORDER BY step"
