@@ -72,7 +72,10 @@ class Progress(Protocol):
         ...
 
     def step(self, report: Report, **left: int) -> None:
-        """A step is done; `left` says what else is still to come by kind, such as evaluation=2, checkpoint=4."""
+        """A step is done; `left` says what is still to come by kind, such as step=12, evaluation=2, checkpoint=4.
+
+        Without `step` the rest of the total is to come; a run that ends by a budget gives its own estimate.
+        """
         ...
 
     def spent(self, kind: str, seconds: float) -> None:
@@ -119,7 +122,8 @@ class _Timed:
         success = _figure(report.metrics.get("success", math.nan), ".2f")
         reward = _figure(report.metrics.get("reward", math.nan), ".2f")
         speed = _figure(report.timings.get("tokens_per_second", math.nan), ",.0f")
-        remains = self.left.text(step=self.total - report.step, **left)
+        self.total = report.step + left.setdefault("step", self.total - report.step)
+        remains = self.left.text(**left)
         return f"success {success}  reward {reward}  {speed} tokens/s  {remains} left"
 
 
@@ -149,7 +153,9 @@ class Terminal(_Timed):
 
     def step(self, report: Report, **left: int) -> None:
         self.attempts, self.last = 0, self._figures(report, left)
-        self.bar.update(self.task, completed=report.step, description=self.last)
+        self.bar.update(
+            self.task, completed=report.step, total=self.total, description=self.last
+        )
 
     def note(self, text: str) -> None:
         self.bar.console.print(text, markup=False, highlight=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -153,6 +154,9 @@ def as_credit(credit: Any) -> Credit:
 # ------------------------------------------------------------------------------------ as data
 
 
+LONG = 100  # items, above which a sequence is described by its length and a digest
+
+
 def describe(value: Any) -> Any:
     """A recipe (or any piece) as plain JSON, for recipe.json: what it was made of, not how to make it again."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -166,6 +170,11 @@ def describe(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): describe(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
+        if len(value) > LONG:  # the goals of a world, say: told apart, not told
+            parts = [repr(describe(item)) for item in value]
+            told = "".join(sorted(parts) if isinstance(value, set | frozenset) else parts)
+            digest = hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+            return {"is": type(value).__name__, "length": len(value), "digest": digest}
         return [describe(v) for v in value]
     if value is None or isinstance(value, str | int | float | bool):
         return value

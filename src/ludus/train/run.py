@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -94,24 +95,26 @@ def run(
             bar.spent("evaluation", time.perf_counter() - began)
             return metrics.table([r for group in groups for r in group.rollouts])
 
-        def save() -> None:
+        def save(held: Interval | None = None) -> None:
+            """With the held-out success of these weights, where it is known: the best checkpoint stays."""
             began = time.perf_counter()
             loop = {
                 "state": asdict(state),
                 "seconds": clock(),
                 "before": {k: asdict(v) for k, v in (before or {}).items()},
             }
-            folder.save(state.step, {"loop": loop, "learner": learner.state()})
+            parts = {"loop": loop, "learner": learner.state()}
+            folder.save(state.step, parts, score=None if held is None else held.mean)
             bar.spent("checkpoint", time.perf_counter() - began)
 
         if before is None:
             before = measure(0, "before")
             bar.note(f"before: success {before['success']} on {len(test)} held-out tasks")
-            save()
+            save(before["success"])
         steps = train(recipe, engine, learner, tasks, state, seed=seed, done=bar.attempt)
         for reached, told in steps:
             state = reached
-            every = recipe.evaluation.every
+            held, every = None, recipe.evaluation.every
             if every and told.step % every == 0 and told.step < recipe.steps:
                 held = measure(told.step, "train")["success"]
                 told = told.with_metrics(
@@ -125,12 +128,11 @@ def run(
             folder.log(told)
             for tracker in drawn:
                 tracker.log(told.step, {**told.metrics, **told.timings})
-            bar.step(told, **_left(recipe, told.step, checkpoint_every))
-            if told.step % checkpoint_every == 0:
-                save()
-        if state.step % checkpoint_every:
-            save()
+            bar.step(told, **_left(recipe, state, checkpoint_every))
+            if told.step < recipe.steps and (held or told.step % checkpoint_every == 0):
+                save(held)
         after = measure(state.step, "after")
+        save(after["success"])
         bar.note(f"after:  success {after['success']} on {len(test)} held-out tasks")
     for tracker in drawn:
         tracker.close()
@@ -175,11 +177,20 @@ def evaluate(
     return engine.collect(strategy, requests, env, key, done=done)
 
 
-def _left(recipe: Recipe, step: int, checkpoint_every: int) -> dict[str, int]:
+def _left(recipe: Recipe, state: State, checkpoint_every: int) -> dict[str, int]:
+    """Pieces of work to come, by kind; where a budget ends the run, at what its steps have cost so far."""
+    step, coming = state.step, recipe.steps - state.step
+    if recipe.budget:
+        spent = state.spent[recipe.budget.of]
+        wanted = max(0.0, recipe.budget.amount - spent)
+        coming = min(coming, math.ceil(wanted * step / spent)) if spent else coming
     every = recipe.evaluation.every
-    coming = recipe.steps - step
-    between = (recipe.steps - 1) // every - step // every if every else 0
-    return {"evaluation": between + 1, "checkpoint": -(-coming // checkpoint_every)}
+    between = max(0, (step + coming - 1) // every - step // every) if every else 0
+    return {
+        "step": coming,
+        "evaluation": between + 1,
+        "checkpoint": -(-coming // checkpoint_every),
+    }
 
 
 class _Clock:
