@@ -151,13 +151,17 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
 
+EXTERNAL = "external"  # the role of tokens that are trained on and that the policy did not write
+
+
 @dataclass(frozen=True, eq=False)
 class Node:
     """Tokens appended to a context by one author. Nodes form a trace: a chain, or a forest where rollouts branch.
 
     parent     the context that these tokens continue; None for a root
     tokens     [T] int64, as sampled or as rendered once; never derived again from text
-    trainable  True where the policy in training chose every one of these tokens
+    trainable  True where these tokens are trained on: the policy in training chose every one of them, or somebody
+               else wrote them as an example (`role` "external", without log-probabilities)
     logprobs   [T] float32, of the distribution sampled from (after temperature); None if nobody sampled them
     version    of the weights that sampled them; -1 if nobody did
     role       who wrote: prompt, assistant, environment, template, or a role's own name
@@ -177,7 +181,8 @@ class Node:
     length: int = field(init=False)  # of the whole context, this node included
 
     def __post_init__(self) -> None:
-        if self.trainable and (self.logprobs is None or len(self.logprobs) != len(self.tokens)):
+        sampled = self.trainable and self.role != EXTERNAL
+        if sampled and (self.logprobs is None or len(self.logprobs) != len(self.tokens)):
             got = None if self.logprobs is None else len(self.logprobs)
             raise ValueError(
                 f"a trainable node of {len(self.tokens)} tokens came with {got} log-probabilities; "
@@ -277,6 +282,9 @@ class Request:
     guidance: tuple[
         Message, ...
     ] = ()  # hints injected before the first turn; recorded as part of the prompt
+    examples: tuple[
+        Rollout, ...
+    ] = ()  # attempts by somebody else (nodes of role "external") that join the group
 
 
 # ---------------------------------------------------------------------------------------------- what is learnt
@@ -290,10 +298,13 @@ class Batch:
     logp     [B,T] float32, as sampled       turn     [B,T] int64: index of the turn, -1 outside
     rollout  [B] int64: row -> rollout       group    [R] int64: rollout -> group
     reward   [R] float32                     scored   [R] bool: False where the end was not the policy's doing
-    turn_reward [R,K] float32                baseline [R] float32 or None: reward of the greedy twin
+    turn_reward [R,K] float32                baseline [R] float32 or None: what the group is compared with
+    solved   [R] bool                        anchor [R,K] int64: equal where turns of a group acted in one state, -1
+    external [B,T] bool or None: trained on, but written by somebody else (their log-probabilities are not known)
 
     Filled on demand by the learner, each [B,T] float32: old_logp (the learner's own at the start of the update),
-    ref_logp (the anchor's), value (the critic's). Position t holds what belongs to token t itself.
+    ref_logp (the anchor's), value (the critic's), and in `probes` what a recipe's probes measured. Position t holds
+    what belongs to token t itself.
     """
 
     tokens: torch.Tensor
@@ -311,9 +322,10 @@ class Batch:
     value: torch.Tensor | None = None
     advantage: torch.Tensor | None = None
     returns: torch.Tensor | None = None
-    weight: torch.Tensor | None = (
-        None  # [B,T]: each token's share of the loss, counted over the global batch
-    )
+    solved: torch.Tensor | None = None
+    anchor: torch.Tensor | None = None
+    external: torch.Tensor | None = None
+    probes: Mapping[str, torch.Tensor] = field(default_factory=dict)
     temperature: float = 1.0
 
     def __len__(self) -> int:
@@ -336,12 +348,16 @@ class Batch:
             tensor = getattr(self, name)
             if tensor is not None:
                 changes[name] = tensor[index] if tensor.dim() == 1 else tensor[index][:, :width]
-        return replace(self, **changes)
+        probes = {name: tensor[index][:, :width] for name, tensor in self.probes.items()}
+        return replace(self, probes=probes, **changes)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on `device`."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "temperature"}
-        return replace(self, **{n: t.to(device) for n, t in tensors.items() if t is not None})
+        plain = ("temperature", "probes")
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in plain}
+        probes = {name: tensor.to(device) for name, tensor in self.probes.items()}
+        moved = {n: t.to(device) for n, t in tensors.items() if t is not None}
+        return replace(self, probes=probes, **moved)
 
     def lengths_mask(self) -> torch.Tensor:
         """[B,T] bool: True on real tokens; padding is token -1."""
@@ -353,7 +369,7 @@ class Batch:
 
 _OF_ROWS = (
     *("tokens", "mask", "logp", "turn", "rollout"),
-    *("old_logp", "ref_logp", "value", "advantage", "returns", "weight"),
+    *("old_logp", "ref_logp", "value", "advantage", "returns", "external"),
 )
 
 
@@ -413,6 +429,7 @@ class Credited(NamedTuple):
 
     advantage: torch.Tensor
     returns: torch.Tensor | None = None
+    metrics: Mapping[str, float] = {}
 
 
 class Credit(Protocol):
@@ -428,16 +445,31 @@ class Credit(Protocol):
 
 
 Loss = Callable[..., "torch.Tensor"]
-"""(logp, old_logp, advantage, mask) -> [B,T], one value per token, to be minimised; never averaged inside."""
+"""(logp, old_logp, advantage, mask) -> [B,T], one value per token, to be minimised; never averaged inside.
+
+What else it needs it names as further parameters without a default: fields of Batch ("external", "ref_logp"), probes
+("old_mean_logp"), and what the weights in training give ("entropy", "mean_logp"); see ludus.losses.objective.
+"""
+
+Probe = Callable[[Any, "Batch"], "torch.Tensor"]
+"""(model, batch) -> [B,T] float: a measure of each token, taken before the first update (ludus.models.probes)."""
 
 
 class Curriculum(Protocol):
-    """What to draw next. State is a plain JSON value, so that it is saved, resumed and nested for free."""
+    """What to draw next. State is a plain JSON value, so that it is saved, resumed and nested for free.
+
+    A drawn task is attempted `recipe.answers` times. A drawn Request says for itself how often and with what guidance;
+    the loop fills in its seed, and the turns of the horizon where `max_turns` is 0.
+
+    Two more methods are optional. `more(state, groups) -> (state, requests)` is called with all groups of the step so
+    far, until it asks for nothing: adaptive sampling, hints after failure, refills. `select(state, groups) -> groups`
+    then says what is learnt from.
+    """
 
     def init(self, tasks: Sequence[Task]) -> Any: ...
     def draw(
         self, state: Any, tasks: Sequence[Task], count: int, key: Key
-    ) -> tuple[Any, Sequence[Task]]: ...
+    ) -> tuple[Any, Sequence[Task | Request]]: ...
     def update(self, state: Any, groups: Sequence[Group]) -> Any: ...
 
 
@@ -465,6 +497,8 @@ class Optim:
     warmup       steps over which the rate rises linearly from 0
     updates      optimiser steps per batch; groups are dealt out to them by a permutation keyed by seed and step
     pass_tokens  tokens in one forward and backward; memory follows it, the gradient does not change
+    epochs       times the whole batch is gone through
+    critic_alone first steps in which the critic learns and the policy does not
     """
 
     lr: float = 1e-3
@@ -473,10 +507,12 @@ class Optim:
     warmup: int = 0
     max_norm: float = 1.0
     updates: int = 1
+    epochs: int = 1
     pass_tokens: int = 8192
     checkpointing: bool = False
     critic_lr: float = 1e-3
     critic_clip: float | None = 0.5
+    critic_alone: int = 0
 
 
 class Learner(Protocol):

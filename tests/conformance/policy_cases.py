@@ -98,6 +98,7 @@ def build(members: tuple[Attempt, ...], *, garbage: float = math.nan, columns: i
         old_logp=logp + 0.2 * noise[1],
         ref_logp=logp + 0.2 * noise[2],
         value=0.5 + 0.3 * noise[3],
+        anchor=torch.arange(turns).where(wrote, -1),  # a turn acts in the state of its number
     )
 
 

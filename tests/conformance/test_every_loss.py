@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -16,9 +15,13 @@ from ludus.losses import kl
 from ludus.losses.cispo import cispo
 from ludus.losses.clipped import clipped_ratio
 from ludus.losses.entropy import entropy
+from ludus.losses.exact_kl import exact_kl
 from ludus.losses.gspo import gspo
+from ludus.losses.mixture_ratio import foreign
 from ludus.losses.one_side import one_side
 from ludus.losses.reinforce import reinforce
+from ludus.losses.rover import rover
+from ludus.losses.shaped import shaped
 from ludus.losses.topr import topr
 from ludus.losses.value import clipped_value
 from ludus.types import Batch
@@ -57,6 +60,14 @@ def _entropy(logp: Tensor, old: Tensor, other: Tensor, mask: Tensor) -> Tensor:
     return entropy(torch.stack([logp, old.detach(), other], dim=-1), mask, chunk=3)
 
 
+def _exact_kl(logp: Tensor, ref: Tensor, other: Tensor, mask: Tensor) -> Tensor:
+    return exact_kl(torch.stack([logp, other], -1), torch.stack([ref, other], -1), mask)
+
+
+def _rover(logp: Tensor, old: Tensor, other: Tensor, mask: Tensor) -> Tensor:
+    return rover(logp, old, other, mask, mean_logp=old - other, old_mean_logp=old)
+
+
 # other values per token that are added to a loss: term(first, second, third, mask) -> [B,T], gradient in the first
 TERMS: dict[str, Callable[..., Tensor]] = {
     "k1": lambda logp, ref, _, mask: kl.k1(logp, ref, mask),
@@ -68,6 +79,12 @@ TERMS: dict[str, Callable[..., Tensor]] = {
     "clipped_value": clipped_value,
     "value, not clipped": partial(clipped_value, clip=None),
     "entropy": _entropy,
+    "exact_kl": _exact_kl,
+    # losses whose on-policy gradient is not -A: external answers, and a regression
+    "foreign": foreign,
+    "foreign, vocab": partial(foreign, uniform="vocab", vocabulary=1000),
+    "shaped": shaped,
+    "rover": _rover,
 }
 losses = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 everything = pytest.mark.parametrize("loss", (LOSSES | TERMS).values(), ids=(LOSSES | TERMS).keys())
@@ -210,11 +227,11 @@ def test_micro_batches_have_the_gradient_of_the_whole(
     """The gradient in shared parameters, with shares counted once and rows dealt into passes in any way."""
     for case, members in CASES.items():
         batch = build(members, garbage=0.0)
-        batch = replace(batch, weight=weights(batch, over))
+        weight = weights(batch, over)
         torch.manual_seed(0)
         features = torch.randn(*batch.mask.shape, 5)
         theta = (0.1 * torch.randn(5)).requires_grad_()
-        gradient = partial(_gradient, loss, batch, features, theta)
+        gradient = partial(_gradient, loss, batch, weight, features, theta)
         whole = gradient(torch.arange(len(batch)))
         order = torch.randperm(len(batch))
         for size in (1, 3):
@@ -224,14 +241,18 @@ def test_micro_batches_have_the_gradient_of_the_whole(
 
 
 def _gradient(
-    loss: Callable[..., Tensor], batch: Batch, features: Tensor, theta: Tensor, rows: Tensor
+    loss: Callable[..., Tensor],
+    batch: Batch,
+    weight: Tensor,
+    features: Tensor,
+    theta: Tensor,
+    rows: Tensor,
 ) -> Tensor:
     part = batch.rows(rows)
-    assert part.weight is not None
     _, old, advantage = inputs(part)
     logp = part.logp + features[rows][:, : part.mask.shape[1]] @ theta
     value = loss(logp, old, advantage, part.mask)
-    (gradient,) = torch.autograd.grad((value * part.weight).sum(), theta)
+    (gradient,) = torch.autograd.grad((value * weight[rows][:, : part.mask.shape[1]]).sum(), theta)
     return gradient
 
 

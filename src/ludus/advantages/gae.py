@@ -32,11 +32,18 @@ def gae(
     Args:     reward, value [B,T], mask [B,T] bool, gamma, lam in [0,1] (lam also [R], one per
               rollout), rollout [B] row -> rollout (left out: a row is a rollout).
     Returns:  advantage, returns [B,T], 0 where mask is False; no gradient flows into value.
-    Raises:   ValueError if a reward other than 0 lies where mask is False.
+    Raises:   ValueError if a reward other than 0 lies where mask is False, or a rollout has no lam.
     """
     check_reward(reward, mask)
     check_tokens(mask, value=value)
     tokens = compact(mask, rollout)
+    if isinstance(lam, Tensor) and lam.dim():
+        rollouts = tokens.dense[0]
+        if lam.dim() != 1 or len(lam) < rollouts:
+            raise ValueError(
+                f"lam has shape {list(lam.shape)}, there are {rollouts} rollouts; give a number, or one per rollout"
+            )
+        lam = lam[:rollouts]  # rollouts that wrote no context come after, and have no row
     r, v = tokens.gather(reward), tokens.gather(value.detach())
     following = torch.nn.functional.pad(v[:, 1:], (0, 1)) if v.shape[1] else v
     advantage = discounted(r + gamma * following - v, gamma * lam)

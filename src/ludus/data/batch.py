@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ludus.data.flatten import Share, flatten
-from ludus.types import Batch, Group, Node, Rollout
+from ludus.types import EXTERNAL, Batch, Group, Node, Rollout
 
 PADDING = -1  # never a token, so that a forgotten mask is an index error and not a wrong gradient
 
@@ -40,17 +40,26 @@ def make_batch(groups: Sequence[Group], *, share: Share = "first") -> Batch:
     mask = np.zeros(shape, dtype=bool)
     logp = np.zeros(shape, dtype=np.float32)
     turn = np.full(shape, -1, dtype=np.int64)
+    external = np.zeros(shape, dtype=bool)
     for index, ((_, row), length) in enumerate(zip(flat, lengths, strict=True)):
         tokens[index, :length] = row.tokens
         mask[index, :length] = row.mask
         logp[index, :length] = row.logp
         turn[index, :length] = row.turn
+        for node, start, stop in row.spans:
+            external[index, start:stop] = row.mask[start:stop] & (node.role == EXTERNAL)
 
     scored = [rollout.end.scorable for rollout in rollouts]
-    turn_reward = np.zeros(
-        (len(rollouts), max(1, *(len(rollout.turns) for rollout in rollouts))), dtype=np.float32
-    )
+    turns = max(1, *(len(rollout.turns) for rollout in rollouts))
+    turn_reward = np.zeros((len(rollouts), turns), dtype=np.float32)
+    anchor = np.full((len(rollouts), turns), -1, dtype=np.int64)
+    numbers: dict[tuple[int, Hashable], int] = {}
+    owner = [index for index, group in enumerate(groups) for _ in group.rollouts]
     for index, rollout in enumerate(rollouts):
+        for place, each in enumerate(rollout.turns):
+            if each.anchor is not None:
+                name = (owner[index], each.anchor)
+                anchor[index, place] = numbers.setdefault(name, len(numbers))
         if scored[index]:
             turn_reward[index, : len(rollout.turns)] = [t.reward for t in rollout.turns]
     return Batch(
@@ -59,10 +68,7 @@ def make_batch(groups: Sequence[Group], *, share: Share = "first") -> Batch:
         logp=torch.from_numpy(logp),
         turn=torch.from_numpy(turn),
         rollout=torch.tensor([index for index, _ in flat], dtype=torch.int64),
-        group=torch.tensor(
-            [index for index, group in enumerate(groups) for _ in group.rollouts],
-            dtype=torch.int64,
-        ),
+        group=torch.tensor(owner, dtype=torch.int64),
         reward=torch.tensor(
             [r.reward if ok else 0.0 for r, ok in zip(rollouts, scored, strict=True)],
             dtype=torch.float32,
@@ -70,6 +76,9 @@ def make_batch(groups: Sequence[Group], *, share: Share = "first") -> Batch:
         scored=torch.tensor(scored),
         turn_reward=torch.from_numpy(turn_reward),
         baseline=_baseline(groups),
+        solved=torch.tensor([rollout.solved for rollout in rollouts]),
+        anchor=torch.from_numpy(anchor),
+        external=torch.from_numpy(external) if external.any() else None,
         temperature=_temperature(rollouts),
     )
 

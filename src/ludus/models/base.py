@@ -36,7 +36,7 @@ from ludus.envs.textcraft import State, TextCraft, act, opening
 from ludus.models import tiny
 from ludus.types import Key
 
-SHIPPED = ("textcraft",)
+SHIPPED = ("textcraft", "minecraft")
 
 
 def folder(name: str) -> Path:
@@ -84,9 +84,12 @@ def fingerprint(settings: Settings) -> str:
     """A hash of all that determines the weights: settings, the code that makes the play, versions."""
     code = [Path(m.__file__ or "").read_bytes() for m in (books, planner, textcraft, tiny)]
     code.append(Path(__file__).read_bytes())
-    uses = {name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
-    told = json.dumps([asdict(settings), uses], sort_keys=True).encode()
+    told = json.dumps([asdict(settings), used()], sort_keys=True).encode()
     return hashlib.sha256(b"".join([told, *code])).hexdigest()[:16]
+
+
+def used() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
 
 
 def worlds(settings: Settings) -> tuple[TextCraft, TextCraft]:
@@ -229,12 +232,12 @@ def cached(settings: Settings) -> Path:
     return where
 
 
-def save(model: PreTrainedModel, tokenizer: Any, settings: Settings, where: Path) -> None:
+def save(model: PreTrainedModel, tokenizer: Any, settings: Any, where: Path) -> None:
     """A transformers folder, its weights in bfloat16 to halve their size, with what it was made of beside it."""
     where.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(where)  # type: ignore[arg-type]
     tokenizer.save_pretrained(where)
-    told = {"fingerprint": fingerprint(settings), "settings": asdict(settings)}
+    told = {"settings": asdict(settings), "versions": used()}
     (where / "base.json").write_text(json.dumps(told, indent=1) + "\n")
 
 

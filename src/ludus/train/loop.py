@@ -14,6 +14,7 @@ from ludus.data.batch import make_batch
 from ludus.evals.metrics import mean
 from ludus.train.recipe import Recipe, as_credit
 from ludus.types import (
+    EXTERNAL,
     End,
     Engine,
     Explained,
@@ -63,42 +64,78 @@ def train(
             return
         key, clock = Key(seed) / "step" / step, time.perf_counter()
 
-        drawing, drawn = recipe.curriculum.draw(state.curriculum, tasks, recipe.tasks, key / "draw")
         turns = recipe.horizon(step)
-        requests = [Request(task, recipe.answers, turns, seed=world(key, task)) for task in drawn]
-        groups = engine.collect(recipe.strategy, requests, recipe.env, key, done=done)
-        if "baseline" in credit.needs:
-            groups = with_greedy_twins(recipe, engine, requests, groups, key)
-        if recipe.reward is not None:
-            groups = judged(recipe.reward, groups)
+        drawing, drawn = recipe.curriculum.draw(state.curriculum, tasks, recipe.tasks, key / "draw")
+        requests = [asked(recipe, each, turns, key) for each in drawn]
+        drawing, sampled, groups = gather(recipe, engine, drawing, requests, turns, key, done)
+        if "baseline" in credit.needs and any(group.baseline is None for group in groups):
+            groups = with_greedy_twins(recipe, engine, groups, turns, key)
         refuse_if_all_lost(groups, step)
         collected = time.perf_counter()
 
         batch = learner.annotate(make_batch(groups), credit.needs)
         remembered, credited = credit.assign(state.credit, batch)
         batch = replace(batch, advantage=credited.advantage, returns=credited.returns)
-        learnt = learner.update(batch)
+        if recipe.select is not None:
+            batch = replace(batch, mask=batch.mask & recipe.select(batch))
+        learnt = {**credited.metrics, **learner.update(batch)}
         engine.publish(step)
         learned = time.perf_counter()
 
-        cost = sampled(groups)
+        cost = costs(sampled)
         spent = {name: state.spent.get(name, 0) + n for name, n in cost.items()}
-        state = State(step, recipe.curriculum.update(drawing, groups), remembered, spent)
-        metrics = summary(groups) | {f"spent/{name}": n for name, n in spent.items()}
+        state = State(step, recipe.curriculum.update(drawing, sampled), remembered, spent)
+        metrics = summary(sampled) | {f"spent/{name}": n for name, n in spent.items()}
         timings = {
             "collect": collected - clock,
             "learn": learned - collected,
             "tokens_per_second": cost["tokens"] / (learned - clock),
         }
-        yield state, Report(step, {**metrics, "limit/turns": turns, **learnt}, timings, groups)
+        yield state, Report(step, {**metrics, "limit/turns": turns, **learnt}, timings, sampled)
 
 
-def sampled(groups: Sequence[Group]) -> dict[str, float]:
+def asked(recipe: Recipe, drawn: Task | Request, turns: int, key: Key) -> Request:
+    """What a curriculum drew, as a request with its world and its turn limit."""
+    request = drawn if isinstance(drawn, Request) else Request(drawn, recipe.answers, turns)
+    return replace(
+        request, max_turns=request.max_turns or turns, seed=request.seed or world(key, request.task)
+    )
+
+
+def gather(
+    recipe: Recipe,
+    engine: Engine,
+    drawing: Any,
+    requests: Sequence[Request],
+    turns: int,
+    key: Key,
+    done: Callable[[Rollout], None],
+) -> tuple[Any, list[Group], list[Group]]:
+    """All groups of a step, in as many rounds as the curriculum asks for, and those to learn from."""
+    groups: list[Group] = []
+    more, select = (getattr(recipe.curriculum, name, None) for name in ("more", "select"))
+    rounds = 0
+    while requests:
+        name = key / "again" / rounds if rounds else key
+        found = engine.collect(recipe.strategy, requests, recipe.env, name, done=done)
+        groups += found if recipe.reward is None else judged(recipe.reward, found)
+        drawing, again = more(drawing, groups) if more else (drawing, ())
+        requests = [asked(recipe, each, turns, key) for each in again]
+        rounds += 1
+    return drawing, groups, list(select(drawing, groups)) if select else groups
+
+
+def costs(groups: Sequence[Group]) -> dict[str, float]:
     """What was sampled, in the units of a budget."""
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    rollouts = own(groups)
     turns = [turn for rollout in rollouts for turn in rollout.turns]
     tokens = sum(len(turn.node.tokens) for turn in turns)
     return {"rollouts": float(len(rollouts)), "turns": float(len(turns)), "tokens": float(tokens)}
+
+
+def own(groups: Sequence[Group]) -> list[Rollout]:
+    """The rollouts that were sampled here; examples by somebody else are not counted."""
+    return [r for group in groups for r in group.rollouts if r.agent != EXTERNAL]
 
 
 def world(key: Key, task: Task) -> int:
@@ -107,12 +144,13 @@ def world(key: Key, task: Task) -> int:
 
 
 def with_greedy_twins(
-    recipe: Recipe, engine: Engine, requests: Sequence[Request], groups: Sequence[Group], key: Key
+    recipe: Recipe, engine: Engine, groups: Sequence[Group], turns: int, key: Key
 ) -> list[Group]:
     """Each group with the reward of one greedy attempt at its task by the same weights; it is not trained on."""
     strategy: Any = recipe.strategy
     greedy = replace(strategy, sampling=replace(strategy.sampling, temperature=0.0))
-    single = [replace(request, answers=1) for request in requests]
+    tasks = [group.rollouts[0].task for group in groups]
+    single = [asked(recipe, Request(task, 1, turns), turns, key) for task in tasks]
     twins = engine.collect(greedy, single, recipe.env, key / "greedy")
     if recipe.reward is not None:
         twins = judged(recipe.reward, twins)
@@ -151,14 +189,24 @@ def refuse_if_all_lost(groups: Sequence[Group], step: int) -> None:
     )
 
 
+LEVELS = 10  # of difficulty, above which success is not told for each
+
+
 def summary(groups: Sequence[Group]) -> dict[str, float]:
     """What one looks at: success and reward of scored rollouts, their length, and every end counted."""
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    rollouts = own(groups)
     scored = [rollout for rollout in rollouts if rollout.end.scorable]
+    levels = sorted({rollout.task.difficulty for rollout in scored})
     ends = Counter(rollout.end for rollout in rollouts)
     lengths = [sum(len(turn.node.tokens) for turn in r.turns) for r in scored]
     return {
         "success": mean(float(r.solved) for r in scored),
+        **{
+            f"success/{level:g}": mean(
+                float(r.solved) for r in scored if r.task.difficulty == level
+            )
+            for level in (levels if 1 < len(levels) <= LEVELS else ())
+        },
         "reward": mean(r.reward for r in scored),
         "turns": mean(float(len(r.turns)) for r in scored),
         "turns/longest": float(max((len(r.turns) for r in scored), default=0)),

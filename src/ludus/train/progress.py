@@ -153,9 +153,7 @@ class Terminal(_Timed):
 
     def step(self, report: Report, **left: int) -> None:
         self.attempts, self.last = 0, self._figures(report, left)
-        self.bar.update(
-            self.task, completed=report.step, total=self.total, description=self.last
-        )
+        self.bar.update(self.task, completed=report.step, total=self.total, description=self.last)
 
     def note(self, text: str) -> None:
         self.bar.console.print(text, markup=False, highlight=False)

@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from torch import Tensor
+
 from ludus.curricula.horizon import fixed
 from ludus.curricula.uniform import Uniform
-from ludus.losses.objective import KL, Objective
+from ludus.losses.objective import KL, NOW, Objective, Term, reads
 from ludus.types import (
     Batch,
     Credit,
@@ -23,6 +25,7 @@ from ludus.types import (
     Horizon,
     Loss,
     Optim,
+    Probe,
     Reward,
     Strategy,
 )
@@ -60,6 +63,9 @@ class Recipe:
     loss        one value per token; `over` says how they are averaged
     reward      fills rewards that the environment does not give (verifiers, judges); None keeps the environment's
     kl          a pull to the first weights, as a loss; `reference` keeps them (a KL in the reward needs it too)
+    terms       further losses on tokens of their own, each with its own denominator
+    probes      name -> measure of each token, taken before the first update of a step (ludus.models.probes)
+    select      batch -> [B,T] bool: the tokens that are learnt from, of those that the policy wrote
     critic      train a critic beside the policy, for credits that need values
     horizon     training step -> turns allowed
     tasks, answers   per step: so many tasks, each attempted so often
@@ -74,6 +80,9 @@ class Recipe:
     reward: Reward | None = None
     kl: KL | None = None
     entropy: float = 0.0
+    terms: tuple[Term, ...] = ()
+    probes: Mapping[str, Probe] = field(default_factory=dict)
+    select: Callable[[Batch], Tensor] | None = None
     reference: bool = False
     critic: bool = False
     curriculum: Curriculum = field(default_factory=Uniform)
@@ -88,7 +97,7 @@ class Recipe:
 
     @property
     def objective(self) -> Objective:
-        return Objective(self.loss, self.over, self.kl, self.entropy)
+        return Objective(self.loss, self.over, self.kl, self.entropy, self.terms)
 
 
 class RecipeError(Explained, ValueError):
@@ -109,7 +118,8 @@ def check(recipe: Recipe) -> None:
         )
     if "value" in needs and not recipe.critic:
         raise RecipeError(f"{credit} needs values, and the recipe has no critic; give critic=True")
-    if ("ref_logp" in needs or recipe.kl is not None) and not recipe.reference:
+    asked = {name for loss in recipe.objective.losses for name in reads(loss)}
+    if ("ref_logp" in {*needs, *asked} or recipe.kl is not None) and not recipe.reference:
         raise RecipeError(
             "a KL needs the weights that it is measured from, and the recipe keeps none; give reference=True"
         )
@@ -118,6 +128,13 @@ def check(recipe: Recipe) -> None:
             f"{credit} needs a greedy twin of every task, and {_name(recipe.strategy)} has no `sampling` to make "
             "greedy; give a strategy with that field"
         )
+    fields = {f.name for f in dataclasses.fields(Batch)}
+    for loss in recipe.objective.losses:
+        for name in set(reads(loss)) - set(NOW) - set(recipe.probes) - fields:
+            raise RecipeError(
+                f"{_name(loss)} reads {name!r}, which is neither a field of Batch nor a probe of the recipe; "
+                f"give probes={{{name!r}: ...}}, from ludus.models.probes"
+            )
     if recipe.horizon(1) < 1:
         raise RecipeError(
             f"the horizon allows {recipe.horizon(1)} turns at step 1; give at least 1"
@@ -184,4 +201,5 @@ def describe(value: Any) -> Any:
 
 
 def _name(value: Any) -> str:
+    value = value.func if isinstance(value, functools.partial) else value
     return getattr(value, "__qualname__", None) or type(value).__name__

@@ -56,6 +56,7 @@ def build(
         recipe.optim,
         reference=recipe.reference,
         critic=recipe.critic,
+        probes=recipe.probes,
         seed=seed,
     )
     engine = LocalEngine(sampler, deadline=deadline, overlap=overlap)

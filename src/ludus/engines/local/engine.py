@@ -91,7 +91,7 @@ class LocalEngine:
         results = iter(finished)
         for request in requests:
             rollouts = [r for _ in range(request.answers) for r in next(results)]
-            groups.append(Group(request.task.id, tuple(rollouts)))
+            groups.append(Group(request.task.id, (*rollouts, *request.examples)))
         return groups
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,7 @@ from ludus.losses.kl import k3
 from ludus.losses.objective import Objective
 from ludus.losses.value import clipped_value
 from ludus.models.heads import ScalarHead
-from ludus.types import Batch, Key, Optim
-from ludus.weights.average import token_weights
+from ludus.types import Batch, Key, Optim, Probe
 
 
 class Critic(nn.Module):
@@ -46,6 +46,7 @@ class LocalLearner:
     Args:
         model:      the policy; the sampler may share it.
         objective:  what an update minimises.
+        probes:     name -> what to measure before an update, for `Batch.probes`.
         reference:  keep a frozen copy of the first weights, for `Batch.ref_logp`.
         critic:     keep and train a critic, for `Batch.value`.
     """
@@ -58,9 +59,11 @@ class LocalLearner:
         *,
         reference: bool = False,
         critic: bool = False,
+        probes: Mapping[str, Probe] | None = None,
         seed: int = 0,
     ) -> None:
         self.model, self.objective, self.optim = model, objective, optim
+        self.probes = dict(probes or {})
         self.key = Key(seed, ("learner",))
         self.steps = 0
         if optim.checkpointing:
@@ -76,15 +79,20 @@ class LocalLearner:
 
     @torch.no_grad()
     def annotate(self, batch: Batch, needs: Sequence[str] = ()) -> Batch:
-        """Fill what credit and loss need: ref_logp, value, and old_logp if asked for (else the sampler's serve)."""
-        changes: dict[str, Tensor] = {}
-        if "old_logp" in needs:
+        """Fill what credit and loss need: ref_logp, value, probes; old_logp if asked for or if no sampler gave it."""
+        changes: dict[str, Any] = {}
+        if "old_logp" in needs or (batch.external is not None and bool(batch.external.any())):
             changes["old_logp"] = self._everywhere(batch, lambda part: policy(self.model, part)[0])
         if self.reference is not None:
             reference = self.reference
             changes["ref_logp"] = self._everywhere(batch, lambda part: policy(reference, part)[0])
         if self.critic is not None:
             changes["value"] = self._everywhere(batch, self.critic)
+        if self.probes:
+            changes["probes"] = {
+                name: self._everywhere(batch, partial(probe, self.model))
+                for name, probe in self.probes.items()
+            }
         return replace(batch, **changes)
 
     def update(self, batch: Batch) -> dict[str, float]:
@@ -100,31 +108,14 @@ class LocalLearner:
 
         Returns means over the tokens that taught something, and nothing where there are none. `loss` is whole.
         """
-        weight = token_weights(
-            batch.mask & batch.scored[batch.rollout][:, None],
-            batch.rollout,
-            over=self.objective.over,
-            turn=batch.turn,
-            group=batch.group,
-        )
-        batch = replace(batch, weight=weight)
-        teaching = self._teaching(batch)
+        weights = self.objective.weights(batch)
+        teaching = self._teaching(batch, weights)
         seen = int(batch.mask[teaching].sum())
         totals: dict[str, float] = {}
         for rows in passes(batch, self.optim.pass_tokens, teaching):
             part = batch.rows(rows).to(self.model.device)
-            logp, entropy = policy(self.model, part, entropy=True)
-            assert part.weight is not None and entropy is not None
-            loss = (self.objective(logp, entropy, part) * part.weight).sum()
-            loss.backward()
-            old = part.logp if part.old_logp is None else part.old_logp
-            sums = {
-                "loss": loss,
-                "entropy": entropy[part.mask].sum() / seen,
-                "kl_old": k3(logp, old, part.mask).sum() / seen,
-            }
-            if part.ref_logp is not None:
-                sums["kl_ref"] = k3(logp, part.ref_logp, part.mask).sum() / seen
+            cut = tuple(w[rows, : part.tokens.shape[1]].to(self.model.device) for w in weights)
+            sums = self._policy_gradient(part, cut, seen) if self._policy_learns else {}
             if self.critic is not None:
                 assert part.value is not None and part.returns is not None
                 each = clipped_value(
@@ -134,16 +125,37 @@ class LocalLearner:
                     part.mask,
                     clip=self.optim.critic_clip,
                 )
-                sums["value_loss"] = (each * part.weight).sum()
+                sums["value_loss"] = (each * cut[0]).sum()
                 sums["value_loss"].backward()
             for name, value in sums.items():
                 totals[name] = totals.get(name, 0.0) + float(value.detach())
         return totals
 
-    def _teaching(self, batch: Batch) -> Tensor:
+    def _policy_gradient(
+        self, part: Batch, weights: tuple[Tensor, ...], seen: int
+    ) -> dict[str, Tensor]:
+        logp, now = policy(self.model, part, self.objective.now | {"entropy"})
+        loss = self.objective(logp, now, part, weights)
+        loss.backward()
+        old = part.logp if part.old_logp is None else part.old_logp
+        own = part.mask if part.external is None else part.mask & ~part.external
+        sums = {
+            "loss": loss,
+            "entropy": now["entropy"][part.mask].sum() / seen,
+            "kl_old": k3(logp, old, own).sum() / seen,
+        }
+        if part.ref_logp is not None:
+            sums["kl_ref"] = k3(logp, part.ref_logp, part.mask).sum() / seen
+        return sums
+
+    @property
+    def _policy_learns(self) -> bool:
+        return self.steps > self.optim.critic_alone or not self.optim.critic_alone
+
+    def _teaching(self, batch: Batch, weights: tuple[Tensor, ...]) -> Tensor:
         """[B] bool: rows that can send a gradient. In a group of equal rewards every advantage is 0."""
-        weighed = (batch.weight != 0).any(1) if batch.weight is not None else batch.mask.any(1)
-        if self.objective.kl is not None or self.objective.entropy or self.critic is not None:
+        weighed = torch.stack([(weight != 0).any(1) for weight in weights]).any(0)
+        if self.objective.teaches_all or self.critic is not None:
             return weighed
         assert batch.advantage is not None
         return weighed & (batch.advantage != 0).any(1)
@@ -176,7 +188,8 @@ class LocalLearner:
         totals = self.gradients(batch)
         if not totals:
             return totals
-        totals["grad_norm"] = self._move(self._adam, self.optim.lr)
+        if self._policy_learns:
+            totals["grad_norm"] = self._move(self._adam, self.optim.lr)
         if self._critic_adam is not None:
             self._move(self._critic_adam, self.optim.critic_lr)
         return totals
@@ -196,20 +209,22 @@ class LocalLearner:
     def _minibatches(self, batch: Batch) -> Iterator[Batch]:
         groups = batch.group.unique()
         count = min(self.optim.updates, len(groups))
-        if count <= 1:
-            yield batch
-            return
-        order = torch.from_numpy((self.key / self.steps).generator().permutation(len(groups)))
         of_row = batch.group[batch.rollout]
-        for part in order.tensor_split(count):
-            yield batch.rows(torch.isin(of_row, groups[part]).nonzero()[:, 0])
+        rng = (self.key / self.steps).generator()
+        for _ in range(self.optim.epochs):
+            if count <= 1:
+                yield batch
+                continue
+            order = torch.from_numpy(rng.permutation(len(groups)))
+            for part in order.tensor_split(count):
+                yield batch.rows(torch.isin(of_row, groups[part]).nonzero()[:, 0])
 
     def _everywhere(self, batch: Batch, compute: Any) -> Tensor:
         """[B,T] of a function of parts of the batch, computed pass by pass."""
         out = torch.zeros(batch.tokens.shape)
         for rows in passes(batch, self.optim.pass_tokens, batch.mask.any(1)):
             part = compute(batch.rows(rows).to(self.model.device)).cpu()
-            out[rows, : part.shape[1]] = part
+            out[rows, : part.shape[1]] = part.float()
         return out.to(batch.logp.device)
 
 

@@ -6,6 +6,7 @@ their logits on the way out (bias, scale, soft cap) is stated here once.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 from ludus.engines.local import attention
+from ludus.engines.local.packed import policy
 from ludus.models.linear_logprob import linear_logprob
+from ludus.models.mean_logprob import mean_logprob
+from ludus.types import Batch
 
 
 class CausalModel:
@@ -92,6 +96,22 @@ class CausalModel:
             scale=self._scale,
             entropy=entropy,
         )
+
+    @torch.no_grad()
+    def mean_logp(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
+        """Mean over the vocabulary of the log-probabilities after each of `hidden` [N,H]: [N], without gradient."""
+        return mean_logprob(
+            hidden.to(self.head.weight.dtype),
+            self.head.weight,
+            bias=self.head.bias,
+            temperature=temperature,
+            softcap=self._cap,
+            scale=self._scale,
+        )
+
+    def measure(self, batch: Batch, now: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+        """Log-probability [B,T] of each masked token, and what else is asked; see `packed.policy`."""
+        return policy(self, batch, now)
 
 
 def load(name: str | Path, *, device: str = "auto") -> tuple[CausalModel, Any]:

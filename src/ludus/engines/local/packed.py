@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ludus.engines.local.attention import Tree
-from ludus.engines.local.model import CausalModel
 from ludus.engines.local.tree import pack
 from ludus.types import Batch
+
+if TYPE_CHECKING:
+    from ludus.engines.local.model import CausalModel
 
 
 def passes(batch: Batch, tokens: int, wanted: Tensor) -> Iterator[Tensor]:
@@ -63,9 +66,13 @@ def scatter(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def policy(
-    model: CausalModel, batch: Batch, *, entropy: bool = False
-) -> tuple[Tensor, Tensor | None]:
-    """Log-probability [B,T] of each masked token at the batch's temperature, and the entropy there if wanted."""
+    model: CausalModel, batch: Batch, now: Collection[str] = ()
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Log-probability [B,T] of each masked token at the batch's temperature, and what else is asked, each [B,T]:
+    "entropy" of the distribution it was chosen from, "mean_logp" over the vocabulary (without gradient)."""
     hidden, targets = hidden_before(model, batch)
-    logp, h = model.logp(hidden, targets, batch.temperature, entropy)
-    return scatter(logp, batch.mask), None if h is None else scatter(h, batch.mask)
+    logp, entropy = model.logp(hidden, targets, batch.temperature, "entropy" in now)
+    measured = {} if entropy is None else {"entropy": entropy}
+    if "mean_logp" in now:
+        measured["mean_logp"] = model.mean_logp(hidden, batch.temperature)
+    return scatter(logp, batch.mask), {n: scatter(v, batch.mask) for n, v in measured.items()}

@@ -1,0 +1,262 @@
+"""Pinned numbers of CORY, arXiv:2410.06101: two roles, one reward, and who reads what."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.helpers import engine, tiny_model, tokenizer
+
+from ludus.curricula.roles import Swapping
+from ludus.data.batch import make_batch
+from ludus.data.render import Renderer
+from ludus.losses.exact_kl import exact_kl
+from ludus.losses.kl import k1
+from ludus.rewards.running import Running
+from ludus.rewards.team import Team, shared
+from ludus.rollouts.two_roles import OBSERVER, PIONEER, PioneerObserver
+from ludus.types import (
+    Completion,
+    ContextTooLong,
+    End,
+    Group,
+    Key,
+    Message,
+    Node,
+    Request,
+    Rollout,
+    Sampling,
+    Task,
+)
+
+TASK = Task("q", (Message("user", "Goal: craft oak planks."),))
+
+
+# ------------------------------------------------------------------ the reward of the team
+
+
+def pairs(*rewards: tuple[float, float], ends: Any = None) -> Group:
+    made = []
+    for i, pair in enumerate(rewards):
+        for role, reward in zip((PIONEER, OBSERVER), pair, strict=True):
+            end = (ends or {}).get((i, role), End.FAILED)
+            made.append(Rollout(TASK, (), (), reward, end, agent=role))
+    return Group("q", tuple(made))
+
+
+def test_both_earn_the_sum() -> None:
+    got = shared(pairs((1.0, 0.0), (0.5, 2.0)))
+    assert [r.reward for r in got.rollouts] == [1.0, 1.0, 2.5, 2.5]
+    assert [r.terms["own"] for r in got.rollouts] == [1.0, 0.0, 0.5, 2.0]
+    # the n-th of one role belongs to the n-th of the other, in whatever order they stand
+    mixed = pairs((1.0, 0.0), (0.5, 2.0)).rollouts
+    order = (mixed[1], mixed[0], mixed[2], mixed[3])
+    assert [r.reward for r in shared(Group("q", order)).rollouts] == [1.0, 1.0, 2.5, 2.5]
+    # without the observer's share the pioneer learns as it would alone
+    alone = shared(pairs((1.0, 0.7), (0.0, 0.9)), weight=0.0)
+    assert [r.reward for r in alone.rollouts if r.agent == PIONEER] == [1.0, 0.0]
+
+
+def test_expected_gradient_of_the_pioneer() -> None:
+    """Of its logit, a1 ~ Bernoulli(.4): d log pi / d logit = a1 - .4; each outcome weighed by its chance."""
+
+    def moments(helped: tuple[float, float], weight: float) -> tuple[float, float]:
+        mean = square = 0.0
+        for a1, a2 in itertools.product((0.0, 1.0), (0.0, 1.0)):
+            right = helped[int(a1)]
+            chance = (0.4 if a1 else 0.6) * (right if a2 else 1 - right)
+            reward = shared(pairs((a1, a2)), weight=weight).rollouts[0].reward
+            sample = reward * (a1 - 0.4)
+            mean, square = mean + chance * sample, square + chance * sample**2
+        return mean, square - mean**2
+
+    # an observer that takes no notice: the same gradient, and noise
+    assert moments((0.7, 0.7), weight=0.0) == pytest.approx((0.24, 0.0864), abs=1e-4)
+    assert moments((0.7, 0.7), weight=1.0) == pytest.approx((0.24, 0.456), abs=1e-3)
+    # one that is helped: a bonus of .24 * .4 for teaching it
+    assert moments((0.5, 0.9), weight=1.0)[0] == pytest.approx(0.336)
+
+
+def test_who_lost_the_partner_has_no_reward() -> None:
+    got = shared(pairs((1.0, 5.0), (1.0, 2.0), ends={(0, OBSERVER): End.JUDGE_ERROR}))
+    pioneer, observer = got.rollouts[:2]
+    assert pioneer.end is End.JUDGE_ERROR and "observer was lost" in pioneer.error
+    assert observer.end is End.JUDGE_ERROR and pioneer.reward == 0.0
+    assert [r.reward for r in got.rollouts[2:]] == [3.0, 3.0]
+    for wrong in (
+        pairs((1.0, 1.0)).rollouts[:1],
+        (replace(pairs((1, 1)).rollouts[0], agent="policy"),),
+    ):
+        with pytest.raises(ValueError, match="one observer for each pioneer"):
+            shared(Group("q", wrong))
+    assert shared(Group("q", ())).rollouts == ()
+
+
+def test_the_team_is_paid_after_each_was_judged() -> None:
+    async def judge(groups: Any) -> Any:
+        return [
+            replace(g, rollouts=tuple(replace(r, reward=2.0) for r in g.rollouts)) for g in groups
+        ]
+
+    (group,) = asyncio.run(Team(judge, weight=0.5)([pairs((0.0, 0.0))]))
+    assert [r.reward for r in group.rollouts] == [3.0, 3.0]
+
+
+def test_running_statistics() -> None:
+    running = Running()
+    state = running.update(running.init(), [1.2, 0.2, 2.0, 0.6])
+    got = running.scaled(state, [1.2, 0.2, 2.0, 0.6])
+    assert got == pytest.approx([0.2949, -1.1795, 1.4744, -0.5898], abs=5e-5)
+    # batch by batch as all at once
+    rewards = np.random.default_rng(0).normal(1000, 0.5, 60).tolist()
+    state = running.init()
+    for start in range(0, 60, 7):
+        state = running.update(json.loads(json.dumps(state)), rewards[start : start + 7])
+    assert running.update(state, []) == state
+    assert state["mean"] == pytest.approx(np.mean(rewards))
+    assert state["square"] / 60 == pytest.approx(np.var(rewards), rel=1e-9)
+    same = running.update(running.init(), [0.1] * 3)
+    assert running.scaled(same, [0.1]) == pytest.approx([0.0], abs=1e-6)
+    assert running.scaled(running.init(), []) == []
+
+
+# ------------------------------------------------------------------ the KL over the vocabulary
+
+
+def test_full_kl_and_its_sampled_terms() -> None:
+    p, q = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.6, 0.3, 0.1])
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    got = exact_kl((p.log() + 3)[None, None], q.log()[None, None], mask)
+    assert got.item() == pytest.approx(0.04747, abs=5e-6)
+    terms = k1(p.log()[None], q.log()[None], torch.ones(1, 3).bool())[0]
+    assert terms.tolist() == pytest.approx([-0.1823, 0.0, 0.6931], abs=5e-5)
+    assert (p * terms).sum().item() == pytest.approx(got.item(), abs=1e-6)
+
+
+def test_full_kl_of_a_batch() -> None:
+    torch.manual_seed(0)
+    mask = torch.tensor([[False, True, True], [False, False, True]])
+    logits = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    reference = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    bad = torch.where(mask[..., None], logits, torch.nan)
+    got = exact_kl(bad, reference, mask)
+    assert got.shape == (2, 3) and (got[~mask] == 0).all() and (got[mask] > 0).all()
+    gradient, other = torch.autograd.grad(got.sum(), (logits, reference), allow_unused=True)
+    assert other is None and gradient.isfinite().all() and (gradient[~mask] == 0).all()
+    assert torch.autograd.gradcheck(lambda x: exact_kl(x, reference.detach(), mask), (logits,))
+    # equal at the start, whatever the scale; what the policy rules out does not count
+    assert exact_kl(logits, logits + 2, mask).abs().max() < 1e-12
+    never = torch.tensor([[[0.0, -torch.inf]]])
+    one = torch.ones(1, 1, dtype=torch.bool)
+    assert exact_kl(never, never, one).item() == 0.0
+    assert exact_kl(never, torch.zeros(1, 1, 2), one).item() == pytest.approx(0.693147, abs=1e-6)
+    assert exact_kl(torch.zeros(1, 1, 2), never, one).item() == float("inf")
+    assert exact_kl(logits, reference, mask & False).sum() == 0
+    with pytest.raises(ValueError, match=r"give \[B,T,V\] twice"):
+        exact_kl(logits, reference[:, :2], mask)
+
+
+# ------------------------------------------------------------------ the roles
+
+
+class Says:
+    """A sampler that says one thing and remembers what it read."""
+
+    def __init__(self, said: str) -> None:
+        self.said, self.renderer, self.read = said, Renderer(tokenizer()), list[str]()
+
+    async def generate(self, context: Node, sampling: Sampling, key: Key) -> Completion:
+        self.read.append(tokenizer().decode(context.context()))
+        if self.said == "full":
+            raise ContextTooLong("no room")
+        ids = np.array([*tokenizer()(self.said)["input_ids"], tokenizer().eos_token_id])
+        return Completion(ids, np.full(len(ids), -1.0, np.float32), "stop", 0, sampling)
+
+    async def score(self, context: Node, tokens: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
+def attempt(said: str) -> tuple[Rollout, Rollout, Mapping[str, Says]]:
+    cast = {PIONEER: Says(said), OBSERVER: Says("get oak")}
+    request = Request(TASK, 1, 1, guidance=(Message("user", "Be quick."),))
+    first, second = asyncio.run(PioneerObserver()(request, cast, None, Key(0)))  # type: ignore[arg-type]
+    return first, second, cast
+
+
+def test_the_observer_reads_the_pioneer() -> None:
+    first, second, cast = attempt("craft {said} planks")
+    assert (first.agent, second.agent) == (PIONEER, OBSERVER)
+    (alone,), (after,) = cast[PIONEER].read, cast[OBSERVER].read
+    assert "craft {said} planks" not in alone and "craft {said} planks" in after  # braces and all
+    assert TASK.prompt[0].text in after and "Be quick." in after
+    assert first.turns[0].action == "craft {said} planks" and second.turns[0].action == "get oak"
+    # what the pioneer said is prompt to the observer: each trains its own words
+    batch = make_batch([Group("q", (first, second))])
+    for row, rollout in enumerate((first, second)):
+        assert batch.tokens[row][batch.mask[row]].tolist() == rollout.turns[0].node.tokens.tolist()
+
+
+@pytest.mark.parametrize("said", ["", "  ", "full"])
+def test_an_empty_or_lost_answer_leaves_the_question_alone(said: str) -> None:
+    first, second, cast = attempt(said)
+    assert cast[OBSERVER].read == cast[PIONEER].read
+    assert len(second.turns) == 1 and first.agent == PIONEER
+    assert (first.end is End.OUT_OF_TOKENS) == (said == "full")
+
+
+def test_a_cast_wants_both() -> None:
+    request = Request(TASK, 1, 1)
+    with pytest.raises(ValueError, match="give one for 'observer' too"):
+        asyncio.run(PioneerObserver()(request, {PIONEER: Says("a")}, None, Key(0)))  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="no place for the answer"):
+        PioneerObserver(look="look")
+
+
+def test_the_reference_reads_what_the_policy_read() -> None:
+    """At step 0 the KL is 0 on the observer's own context, and not on the question alone."""
+    policy = engine(tiny_model())
+    strategy = PioneerObserver(Sampling(max_tokens=4))
+    (group,) = policy.collect(strategy, [Request(TASK, 1, 1)], None, Key(2))
+    batch, reference = make_batch([group]), tiny_model()
+    assert [r.agent for r in group.rollouts] == [PIONEER, OBSERVER]
+
+    def logp(ids: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            logits = reference(ids[None]).logits[0, :-1].float()
+        return logits.log_softmax(-1).gather(1, ids[1:, None])[:, 0]
+
+    for row in range(2):
+        ids, mask = batch.tokens[row][batch.tokens[row] >= 0], batch.mask[row]
+        own = logp(ids)[mask[1 : len(ids)]]
+        torch.testing.assert_close(own, batch.logp[row][mask], atol=1e-4, rtol=1e-4)
+    said = batch.tokens[1][batch.mask[1]]
+    question = batch.tokens[0][(batch.tokens[0] >= 0) & ~batch.mask[0]]
+    elsewhere = logp(torch.cat([question, said]))[-len(said) :]
+    assert (elsewhere - batch.logp[1][batch.mask[1]]).abs().max() > 1e-2
+
+
+def test_swapping() -> None:
+    roles = Swapping(every=5)
+    home, away = {PIONEER: 0, OBSERVER: 1}, {PIONEER: 1, OBSERVER: 0}
+    assert [roles(step) for step in (1, 5)] == [home, home]
+    assert [roles(step) for step in (6, 10)] == [away, away]
+    assert roles(11) == home  # two swaps restore the map
+    assert [step for step in range(1, 17) if roles.restarts(step)] == [6, 11, 16]
+    assert len(Swapping.RESTARTED) == 3
+    fixed = Swapping(every=0)
+    assert all(fixed(step) == home and not fixed.restarts(step) for step in (1, 100))
+    three = Swapping(("a", "b", "c"), every=1)
+    assert [three(step)["a"] for step in range(1, 5)] == [0, 1, 2, 0]
+    # a role's weights go with the policy: two swaps without updates are the same players
+    weights = ["first", "second"]
+    played = [{role: weights[i] for role, i in roles(step).items()} for step in (1, 6, 11)]
+    assert played[0] == played[2] != played[1]
+    with pytest.raises(ValueError, match="counted from 1"):
+        roles(0)
