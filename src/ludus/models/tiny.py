@@ -7,6 +7,7 @@ other text falls back to its bytes, and decoding always gives back the text that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,8 +55,10 @@ def words() -> tuple[str, ...]:
     return tuple(sorted({piece.strip() for piece, _ in pieces} - {""}))
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer of the small world: one token for each of `words()`, and for each byte; reversible on any text.
+def tokenizer(known_words: Sequence[str] | None = None) -> PreTrainedTokenizerFast:
+    """The tokenizer of a small world: one token for each of its words, and for each byte; reversible on any text.
+
+    Without `known_words` it is that of the crafting worlds, `words()`.
 
     The vocabulary is given, not learnt: pieces are whole words (Unigram, in which a word in the vocabulary always
     beats its bytes) over the byte alphabet of GPT-2. `eos_token` ends a turn.
@@ -63,7 +66,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     known = dict.fromkeys([*alphabet, "Action:"])
-    for word in (*words(), *"0123456789[("):
+    given = words() if known_words is None else known_words
+    for word in (*given, *"0123456789[("):
         for form in (f" {word}", word):
             known[to_bytes.pre_tokenize_str(form)[0][0]] = None
     # A byte costs ten times what a word costs, so the fewest pieces win; specials are matched before any of this.

@@ -8,7 +8,8 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -53,6 +54,13 @@ class Budget:
     amount: float
 
 
+@runtime_checkable
+class Made(Protocol):
+    """A model that is made where it is not there yet, such as ludus.models.world_base.WorldBase."""
+
+    def folder(self) -> Path: ...
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What one run is made of.
@@ -67,6 +75,7 @@ class Recipe:
     probes      name -> measure of each token, taken before the first update of a step (ludus.models.probes)
     select      batch -> [B,T] bool: the tokens that are learnt from, of those that the policy wrote
     critic      train a critic beside the policy, for credits that need values
+    model       a shipped base by its name, a directory, a hub name, or one that makes itself
     horizon     training step -> turns allowed
     tasks, answers   per step: so many tasks, each attempted so often
     budget      ends training before `steps` are done, so that recipes are compared at equal cost
@@ -87,7 +96,7 @@ class Recipe:
     critic: bool = False
     curriculum: Curriculum = field(default_factory=Uniform)
     horizon: Horizon = field(default_factory=lambda: fixed(10))
-    model: str = "textcraft"
+    model: str | Made = "textcraft"
     optim: Optim = field(default_factory=Optim)
     tasks: int = 16
     answers: int = 8

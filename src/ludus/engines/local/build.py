@@ -14,7 +14,7 @@ from ludus.engines.local.learner import LocalLearner
 from ludus.engines.local.model import CausalModel, load
 from ludus.engines.local.sampler import LocalSampler
 from ludus.models import base
-from ludus.train.recipe import Recipe, check
+from ludus.train.recipe import Made, Recipe, check
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,11 @@ def build(
     return Local(policy, renderer, engine, learner)
 
 
-def open_model(name: str | Path, *, device: str = "auto") -> tuple[CausalModel, Renderer]:
-    """A shipped base by its name, else a directory or a hub name."""
-    where = base.folder(str(name)) if str(name) in base.SHIPPED else name
+def open_model(name: str | Path | Made, *, device: str = "auto") -> tuple[CausalModel, Renderer]:
+    """A base that makes itself, a shipped one by its name, a directory or a hub name."""
+    if isinstance(name, Made):
+        where: str | Path = name.folder()
+    else:
+        where = base.folder(str(name)) if str(name) in base.SHIPPED else name
     model, tokenizer = load(where, device=device)
     return model, Renderer(tokenizer)
