@@ -51,4 +51,4 @@ format: setup
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
-	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find src tests -name __pycache__ -prune -exec rm -rf {} +

@@ -247,7 +247,7 @@ def test_gradients_that_nobody_wants_are_not_computed() -> None:
 
 @pytest.mark.parametrize("entropy", [False, True])
 def test_peak_memory_is_below_a_quarter_of_dense(entropy: bool) -> None:
-    # The shape of T = 8192, V = 32768, chunk 1024, scaled down by 8; the full size is in benchmarks/linear_logprob.py.
+    # The shape of T = 8192, V = 32768, chunk 1024, scaled down by 8; the full size is in ludus.benches.linear_logprob.
     hidden, weight, _, targets = inputs(1024, 64, 4096)
 
     def chunked() -> object:

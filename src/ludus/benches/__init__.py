@@ -4,6 +4,7 @@
     singleturn       a single-turn job against the plain GRPOTrainer
     turns            what a turn costs in long episodes: 4 to 64 of them
     group            what an answer costs in groups of 1 to 16 that share a long prompt
+    tree             the gradient of rows that share prefixes, against each row computed apart
     linear_logprob   the head: chunked log-probabilities against torch's dense ones
 
 A figure against a peer is a ratio on the same job, model and tokens, in one run, one side's step after the other's.
@@ -19,7 +20,7 @@ from rich import print
 
 from ludus.types import Explained
 
-NAMES = ("multiturn", "singleturn", "turns", "group", "linear_logprob")
+NAMES = ("multiturn", "singleturn", "turns", "group", "tree", "linear_logprob")
 
 
 class UnknownBench(Explained, ValueError):

@@ -52,11 +52,11 @@ def duel(job: Job) -> dict[str, Measured]:
         name: Measured(ready[name], tuple(r[name] for r in rounds[1:]), peaks[name])
         for name in SIDES
     }
-    _refuse_unequal(measured)
+    refuse_unequal(measured)
     return measured
 
 
-def _refuse_unequal(measured: dict[str, Measured]) -> None:
+def refuse_unequal(measured: dict[str, Measured]) -> None:
     """A ratio means something only where both did the same."""
     for what in ("rollouts", "sampled", "read"):
         counts = {name: {getattr(s, what) for s in one.steps} for name, one in measured.items()}

@@ -34,6 +34,7 @@ class Job:
 
     tasks, answers   each step attempts each of so many tasks so often
     turns            exchanges with the environment; 0 is a single answer to a question
+    examples         worked examples before each question, where there are no turns
     new              tokens sampled in each turn
     rows             contexts in one forward and backward pass
     steps            that are timed, after one that is not
@@ -48,6 +49,7 @@ class Job:
     lr: float = 1e-4
     threads: int = 1
     seed: int = 0
+    examples: int = 0
     size: tiny.Size = field(default_factory=tiny.Size)
 
     @property
@@ -74,13 +76,14 @@ def variety(said: str) -> float:
     return len(set(said)) / 100
 
 
-def sums(count: int) -> Sequence[Task]:
-    """Single-turn tasks: additions of two numbers."""
+def sums(count: int, examples: int = 0) -> Sequence[Task]:
+    """Single-turn tasks: additions of two numbers, after some worked ones that all of them share."""
     rng = Key(0, ("bench", "sums")).generator()
-    pairs = rng.integers(10, 100, (count, 2)).tolist()
+    shown, asked = np.split(rng.integers(10, 100, (examples + count, 2)), [examples])
+    worked = "".join(f"{a} + {b} = {a + b}\n" for a, b in shown.tolist())
     return [
-        Task(f"sum-{i}", (Message("user", f"{a} + {b} = "),), answer=a + b)
-        for i, (a, b) in enumerate(pairs)
+        Task(f"sum-{i}", (Message("user", f"{worked}{a} + {b} = "),), answer=a + b)
+        for i, (a, b) in enumerate(asked.tolist())
     ]
 
 
@@ -122,7 +125,8 @@ async def longest(job: Job, renderer: Renderer) -> int:
     """Tokens of the job's longest context."""
     lengths = []
     if not job.turns:
-        return max(renderer.open(task.prompt).length for task in sums(job.tasks)) + job.new
+        tasks = sums(job.tasks, job.examples)
+        return max(renderer.open(task.prompt).length for task in tasks) + job.new
     env = scripted(job.tasks)
     for task in env.tasks():
         step = await env.reset(task, 0)

@@ -45,7 +45,7 @@ async def by_variety(groups: Sequence[Group]) -> Sequence[Group]:
 def recipe(job: Job, rows: int) -> Recipe:
     """The job as a recipe; `rows` are the tokens of the contexts of one pass."""
     sampling = Sampling(temperature=1.0, max_tokens=job.new)
-    env: Env = scripted(job.tasks) if job.turns else Questions(sums(job.tasks))  # type: ignore[assignment]
+    env: Env = scripted(job.tasks) if job.turns else Questions(sums(job.tasks, job.examples))  # type: ignore[assignment]
     return Recipe(
         env=env,
         strategy=AgentLoop(sampling) if job.turns else SingleTurn(sampling),

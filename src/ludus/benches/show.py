@@ -70,7 +70,7 @@ class Target:
     kept: bool
 
     def __str__(self) -> str:
-        return f"{'kept  ' if self.kept else '[bold red]missed[/]'}  {self.text}: {self.figure:.2f}"
+        return f"{'kept  ' if self.kept else '[bold red]missed[/]'}  {self.text}: {self.figure:.3g}"
 
 
 def told(settings: Mapping[str, Any]) -> str:
@@ -80,10 +80,16 @@ def told(settings: Mapping[str, Any]) -> str:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     grid = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for place, column in enumerate(columns):
-        grid.add_column(column, justify="right" if place else "left", no_wrap=True)
+        bars = not column and place == len(columns) - 1
+        grid.add_column(column, justify="right" if place and not bars else "left", no_wrap=True)
     for row in rows:
         grid.add_row(*row)
     console.print(grid)
+
+
+def bar(figure: float, most: float, width: int = 24) -> str:
+    """A curve in a column: `most` fills the width."""
+    return "█" * max(1, round(figure / most * width))
 
 
 def write(file: Path | None, figures: Mapping[str, Any]) -> None:

@@ -1,9 +1,10 @@
 """A single-turn job, against TRL's plain GRPOTrainer and its own generation.
 
     ludus bench singleturn
-    python -m ludus.benches.singleturn --tasks 32 --threads 2
+    python -m ludus.benches.singleturn --examples 0 --threads 2
 
-Short questions of arithmetic, one answer each of a fixed number of tokens; GRPO on both sides.
+Questions of arithmetic after some worked examples, as a base model needs them; one answer each of a fixed number of
+tokens; GRPO on both sides. Without examples (`--examples 0`) a prompt is so short that nothing is gained by sharing it.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ def main(
     new: int = 64,
     rows: int = 64,
     steps: int = 5,
+    examples: int = 16,
     threads: int = 1,
 ) -> None:
     """See `ludus.benches.job.Job` for the sizes. `quick` takes the smallest that show that it works."""
-    job = Job(tasks, answers, 0, new, rows, steps, threads=threads)
+    job = Job(tasks, answers, 0, new, rows, steps, threads=threads, examples=examples)
     report("singleturn", "single-turn GRPO against TRL", QUICK if quick else job, 2.0, json)
 
 

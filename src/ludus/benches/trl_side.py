@@ -163,7 +163,8 @@ def run(job: Job, channel: Channel) -> None:
             return rewards
 
     else:
-        prompts = [[{"role": "user", "content": task.prompt[0].text}] for task in sums(job.tasks)]
+        tasks = sums(job.tasks, job.examples)
+        prompts = [[{"role": "user", "content": task.prompt[0].text}] for task in tasks]
         rollouts = None
 
         def reward(completions: list[Any], **others: Any) -> list[float]:

@@ -169,10 +169,12 @@ def judged(reward: Reward, groups: Sequence[Group]) -> list[Group]:
         told = f"the recipe's reward gave {rollout.reward} for task {rollout.task.id!r}"
         return replace(rollout, reward=0.0, end=End.JUDGE_ERROR, error=told)
 
-    async def score() -> Sequence[Group]:
-        return await reward(groups)
+    scored: list[Group] = []
 
-    scored = asyncio.run(score())
+    async def score() -> None:  # nothing is returned: asyncio.run would print the result to a string
+        scored.extend(await reward(groups))
+
+    asyncio.run(score())
     return [replace(g, rollouts=tuple(checked(r) for r in g.rollouts)) for g in scored]
 
 

@@ -69,7 +69,8 @@ def token_weights(
         raise ValueError(
             f"over={over!r} is not known; give tokens, answers, turns, groups, answer sums or a length"
         )
-    _, member, count = key.unique(dim=-1, return_inverse=True, return_counts=True)
+    columns = -1 if key.dim() > 1 else None  # plain numbers need no comparison column by column
+    _, member, count = key.unique(dim=columns, return_inverse=True, return_counts=True)
     within = torch.ones_like(member) if over == "answer sums" else count[member]
     if isinstance(over, int):
         within = torch.full_like(member, over)

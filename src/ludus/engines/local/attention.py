@@ -96,16 +96,22 @@ class Tree:
         self.segments = segments
         self._masks: dict[tuple[int, int, int | None], Tensor] = {}
         self._device = device
+        # on a CPU the gradient of attention computes what lies above the diagonal too, so there it is cut into blocks
+        self._block = 128 if device.type == "cpu" else 1 << 30
 
-    def _mask(self, new: int, seen: int, window: int | None) -> Tensor:
-        """[new, seen + new] bool: token i of the segment sees everything before it and itself."""
+    def _mask(self, new: int, seen: int, window: int | None, dtype: torch.dtype) -> Tensor:
+        """[new, seen + new], 0 or -inf: token i of the segment sees everything before it and itself.
+
+        As attention adds it, so that no layer makes, and keeps for its gradient, one of its own.
+        """
         if (new, seen, window) not in self._masks:
             query = torch.arange(seen, seen + new, device=self._device)[:, None]
             key = torch.arange(seen + new, device=self._device)[None, :]
-            allowed = key <= query
+            hidden = key > query
             if window is not None:
-                allowed &= key > query - window
-            self._masks[new, seen, window] = allowed
+                hidden |= key <= query - window
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=self._device)
+            self._masks[new, seen, window] = mask.masked_fill_(hidden, -torch.inf)
         return self._masks[new, seen, window]
 
     def attend(
@@ -128,15 +134,17 @@ class Tree:
                 v = torch.cat([past[segment.parent][1], v], 1)
             past.append((k, v))
             seen = k.shape[1] - new
-            plain = seen == 0 and (window is None or new <= window)
-            out = F.scaled_dot_product_attention(
-                q[None],
-                k[None],
-                v[None],
-                attn_mask=None if plain else self._mask(new, seen, window),
-                is_causal=plain,
-                scale=scale,
-                enable_gqa=query.shape[0] != key.shape[0],
-            )
-            outs.append(out[0])
+            for part in q.split(self._block, 1):
+                before, seen = seen, seen + part.shape[1]
+                plain = before == 0 and (window is None or seen <= window)
+                out = F.scaled_dot_product_attention(
+                    part[None],
+                    k[None, :, :seen],
+                    v[None, :, :seen],
+                    attn_mask=None if plain else self._mask(seen - before, before, window, q.dtype),
+                    is_causal=plain,
+                    scale=scale,
+                    enable_gqa=query.shape[0] != key.shape[0],
+                )
+                outs.append(out[0])
         return torch.cat(outs, 1)

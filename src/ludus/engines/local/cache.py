@@ -26,7 +26,7 @@ class Row:
 
 
 class KeyValueCache:
-    """`rows` contexts of up to `capacity` tokens for every layer; both grow by doubling, so the cost stays linear."""
+    """`rows` contexts of up to `capacity` tokens for every layer; both grow by a quarter, so the cost stays linear."""
 
     def __init__(
         self, layers: int, heads: int, dim: int, dtype: torch.dtype, device: torch.device
@@ -45,8 +45,8 @@ class KeyValueCache:
         """Room for this many rows of this many tokens, keeping what is stored."""
         if rows <= len(self.rows) and capacity <= self.capacity:
             return
-        capacity = _doubled(self.capacity, capacity, 64)
-        rows = _doubled(len(self.rows), rows, 8)
+        capacity = _grown(self.capacity, capacity, 64)
+        rows = _grown(len(self.rows), rows, 8)
         old, kept = len(self.rows), self.capacity
         for store in (self.keys, self.values):
             for layer, tensor in enumerate(store):
@@ -96,11 +96,8 @@ class KeyValueCache:
         return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
 
 
-def _doubled(now: int, wanted: int, least: int) -> int:
-    size = max(now, least)
-    while size < wanted:
-        size *= 2
-    return size
+def _grown(now: int, wanted: int, least: int) -> int:
+    return now if wanted <= now else max(wanted, now + now // 4, least)
 
 
 @dataclass
@@ -110,14 +107,14 @@ class Bunch:
     new: int
     rows: Tensor  # [R] indices into the cache
     positions: Tensor  # [R, new] of the new tokens in their contexts
-    packed: Tensor  # [R, new] where the new tokens stand in the packed input
+    packed: Tensor | None  # [R, new] where they stand in the packed input; None: they are all of it
     longest: int  # context length of the longest row, new tokens included
     span: int  # 0, or the number of leading rows that hold them all, to attend without copying the cache
     masks: dict[int | None, Tensor] = field(default_factory=dict)
 
 
 class Rows:
-    """The plan of one tick: some rows each add some tokens, given as (row, tokens to append)."""
+    """The plan of one tick: some rows, in order of their index, each add some tokens, given as (row, tokens)."""
 
     def __init__(self, cache: KeyValueCache, work: Sequence[tuple[Row, np.ndarray]]) -> None:
         self.cache = cache
@@ -132,14 +129,14 @@ class Rows:
         for i, (_, ids) in enumerate(work):
             by_count.setdefault(len(ids), []).append(i)
         self.bunches = [
-            self._bunch(new, [work[i][0] for i in members], starts[members])
+            self._bunch(new, [work[i][0] for i in members], starts[members], len(by_count) == 1)
             for new, members in by_count.items()
         ]
         for row, ids in work:
             cache.ids[row.index, row.length : row.length + len(ids)] = ids
             row.length += len(ids)
 
-    def _bunch(self, new: int, rows: list[Row], starts: np.ndarray) -> Bunch:
+    def _bunch(self, new: int, rows: list[Row], starts: np.ndarray, alone: bool) -> Bunch:
         device = self.cache.device
         index = np.array([row.index for row in rows])
         lengths = np.array([row.length for row in rows])
@@ -149,22 +146,27 @@ class Rows:
             new=new,
             rows=torch.from_numpy(index).to(device),
             positions=torch.from_numpy(lengths[:, None] + step).to(device),
-            packed=torch.from_numpy(starts[:, None] + step).to(device),
+            packed=None if alone else torch.from_numpy(starts[:, None] + step).to(device),
             longest=int(lengths.max()) + new,
-            span=top if new == 1 and 2 * len(rows) >= top else 0,
+            span=top if top == len(rows) or (new == 1 and 2 * len(rows) >= top) else 0,
         )
 
-    def _mask(self, bunch: Bunch, window: int | None) -> Tensor:
-        """[rows, 1, new, longest] bool. With a span, rows that add nothing now see their first token only."""
+    def _mask(self, bunch: Bunch, window: int | None, share: int) -> Tensor:
+        """[rows, 1, share * new, longest], 0 or -inf: built once for all layers, as attention adds it.
+
+        With a span, rows that add nothing now see their first token only.
+        """
         if window not in bunch.masks:
             seen = torch.arange(bunch.longest, device=self.cache.device)
             positions = bunch.positions
-            if bunch.span:
+            if bunch.span > len(positions):
                 positions = positions.new_zeros(bunch.span, 1).index_copy_(0, bunch.rows, positions)
-            allowed = seen <= positions[..., None]
+            hidden = seen > positions[..., None]
             if window is not None:
-                allowed &= seen > positions[..., None] - window
-            bunch.masks[window] = allowed[:, None]
+                hidden |= seen <= positions[..., None] - window
+            mask = torch.zeros(hidden.shape, dtype=self.cache.dtype, device=self.cache.device)
+            mask.masked_fill_(hidden, -torch.inf)
+            bunch.masks[window] = mask[:, None].repeat(1, 1, share, 1)
         return bunch.masks[window]
 
     def attend(
@@ -178,35 +180,39 @@ class Rows:
     ) -> Tensor:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         kv, heads, dim = key.shape[0], query.shape[0], query.shape[-1]
+        share = heads // kv
+        # tokens first, [N, heads, D]: the order in which the model has made them
+        query, key, value = (tensor.transpose(0, 1) for tensor in (query, key, value))
         out = torch.empty_like(query)
         for bunch in self.bunches:
-            here = bunch.packed
-            keys[bunch.rows[:, None], :, bunch.positions] = key[:, here].movedim(0, 2)
-            values[bunch.rows[:, None], :, bunch.positions] = value[:, here].movedim(0, 2)
-            asked = query[:, here].transpose(0, 1)  # [R, H, new, D]
+            count, here = len(bunch.rows), bunch.packed
+            q, k, v = (
+                tensor.unflatten(0, (count, bunch.new)) if here is None else tensor[here]
+                for tensor in (query, key, value)
+            )  # [R, new, heads, D]
+            keys[bunch.rows[:, None], :, bunch.positions] = k
+            values[bunch.rows[:, None], :, bunch.positions] = v
+            # query heads that share a key head become queries of it: the cache is never repeated
+            asked = q.transpose(1, 2).reshape(count, kv, share * bunch.new, dim)
             if bunch.span:
-                k, v = (
-                    keys[: bunch.span, :, : bunch.longest],
-                    values[: bunch.span, :, : bunch.longest],
-                )
-                asked = asked.new_zeros(bunch.span, *asked.shape[1:]).index_copy_(
-                    0, bunch.rows, asked
-                )
+                k = keys[: bunch.span, :, : bunch.longest]
+                v = values[: bunch.span, :, : bunch.longest]
             else:
                 k = keys[:, :, : bunch.longest].index_select(0, bunch.rows)
                 v = values[:, :, : bunch.longest].index_select(0, bunch.rows)
-            # query heads that share a key head become queries of it: the cache is never repeated
-            share = heads // kv
-            mask = self._mask(bunch, window)
-            folded = F.scaled_dot_product_attention(
-                asked.reshape(-1, kv, share * bunch.new, dim),
-                k,
-                v,
-                attn_mask=mask.repeat(1, 1, share, 1) if share > 1 else mask,
-                scale=scale,
+            gaps = bunch.span > count
+            if gaps:
+                asked = asked.new_zeros(bunch.span, *asked.shape[1:]).index_copy_(
+                    0, bunch.rows, asked
+                )
+            answer = F.scaled_dot_product_attention(
+                asked, k, v, attn_mask=self._mask(bunch, window, share), scale=scale
             )
-            answer = folded.reshape(-1, heads, bunch.new, dim)
-            if bunch.span:
+            if gaps:
                 answer = answer.index_select(0, bunch.rows)
-            out[:, here] = answer.transpose(0, 1)
-        return out
+            answer = answer.reshape(count, heads, bunch.new, dim).transpose(1, 2)
+            if here is None:
+                out = answer.flatten(0, 1)
+            else:
+                out[here] = answer
+        return out.transpose(0, 1)

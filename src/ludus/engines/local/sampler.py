@@ -137,6 +137,9 @@ class LocalSampler:
             assert work.row is not None
             work.row.busy = False
             self._active.remove(work)
+        if self._queue:  # at once for all of them, and not row by row
+            longest = max(len(work.context) for work in self._queue) + 1
+            self.cache.reserve(min(self.parked, self.max_rows), longest)
         waiting: list[_Work] = []
         prefilling: set[bytes] = set()
         for work in self._queue:
@@ -148,6 +151,8 @@ class LocalSampler:
                 prefilling.add(name)
             self._active.append(work)
         self._queue = waiting
+        # in the cache's order, rows that are all at work attend without being gathered
+        self._active.sort(key=lambda work: work.row.index if work.row else 0)
 
     def _place(self, work: _Work) -> bool:
         """Find the row that already holds most of the context; False while every row is busy."""
@@ -243,7 +248,8 @@ def choose(
     cumulative = allowed.to(exact).exp().cumsum(-1)
     target = uniform.to(exact)[:, None] * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
-    tokens = torch.where(greedy, logits.argmax(-1), tokens)
+    if greedy.any():
+        tokens = torch.where(greedy, logits.argmax(-1), tokens)
     return tokens, logp.gather(1, tokens[:, None])[:, 0]
 
 
