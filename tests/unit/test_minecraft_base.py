@@ -39,7 +39,9 @@ def test_a_renamed_book_is_the_same_game() -> None:
 
 def test_only_training_goals_are_renamed() -> None:
     env = minecraft()
-    goals = [env.start("train", i).goal for d in (1, 2, 3) for i in minecraft_base.training_goals(d)]
+    goals = [
+        env.start("train", i).goal for d in (1, 2, 3) for i in minecraft_base.training_goals(d)
+    ]
     held_out = {env.start("test", i).goal for i in range(len(env.depths["test"]))}
     assert len(goals) > 400 and not held_out & set(goals)
 

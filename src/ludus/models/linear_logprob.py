@@ -103,14 +103,16 @@ class _LinearLogprob(torch.autograd.Function):
             del z  # before the next chunk's logits, so that the two never stand side by side
         ctx.save_for_backward(hidden, weight, bias, targets, lse, entropy)
         ctx.settings = (temperature, softcap, scale, chunk)
+        ctx.set_materialize_grads(False)  # an entropy that is only looked at costs nothing on the way back
         return logp, entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, lse, entropy = ctx.saved_tensors
         temperature, softcap, scale, chunk = ctx.settings
         g_logp, g_entropy = grads
+        g_logp = torch.zeros_like(lse) if g_logp is None else g_logp
         kind = _operand(hidden, weight)
         head = weight.to(kind)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
@@ -125,7 +127,7 @@ class _LinearLogprob(torch.autograd.Function):
             p = z.exp()
             dz = p * -g_logp[part, None]
             dz.scatter_add_(1, targets[part, None], g_logp[part, None])
-            if entropy is not None:
+            if entropy is not None and g_entropy is not None:
                 dz -= _finite(z).add_(entropy[part, None]).mul_(p).mul_(g_entropy[part, None])
             del z, p
             dz *= scale / tau

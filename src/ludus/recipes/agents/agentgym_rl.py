@@ -52,8 +52,10 @@ remax = replace(recipe, credit=ReMax())
 real_book = replace(
     recipe,
     env=minecraft(),
+    model="minecraft",
     strategy=AgentLoop(Sampling(temperature=1.0, max_tokens=64), total="last"),
-    horizon=staged([10, 15, 20], every=20),
+    horizon=staged([10, 15, 20], every=15),
+    steps=45,
     evaluation=Evaluation(tasks=108, max_turns=20, every=15),
 )
 
