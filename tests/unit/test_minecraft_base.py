@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from ludus.envs import planner
 from ludus.envs.books import minecraft
 from ludus.envs.textcraft import act, opening
-from ludus.models import minecraft_base, tiny
+from ludus.models import base, minecraft_base, tiny
 from ludus.models.minecraft_base import DEEP, MIDDLE, Mix, Phase, Settings
 
 MIX = Mix(2, 4, 0.3, 0.3, 0.5, MIDDLE, 0.5, 3)
@@ -19,6 +20,13 @@ MIX = Mix(2, 4, 0.3, 0.3, 0.5, MIDDLE, 0.5, 3)
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
+
+
+def test_the_shipped_base_is_small_and_says_what_it_was_made_of() -> None:
+    folder = base.folder("minecraft")
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 4 * 2**20
+    told = json.loads((folder / "base.json").read_text())
+    assert told["settings"] == json.loads(json.dumps(asdict(Settings())))
 
 
 def test_a_renamed_book_is_the_same_game() -> None:

@@ -171,7 +171,8 @@ def judged(reward: Reward, groups: Sequence[Group]) -> list[Group]:
 
     scored: list[Group] = []
 
-    async def score() -> None:  # nothing is returned: asyncio.run would print the result to a string
+    # Nothing is returned: asyncio.run would make a string of the result.
+    async def score() -> None:
         scored.extend(await reward(groups))
 
     asyncio.run(score())
