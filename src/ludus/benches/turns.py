@@ -1,7 +1,7 @@
 """What a turn costs in episodes of 4 to 64 turns, each of as many new tokens as any other.
 
     ludus bench turns
-    python -m ludus.benches.turns --new 16 --threads 2
+    python -m ludus.benches.turns --model tiny
 
 A batch of rollouts is sampled by the local engine, prompts included. Keys and values survive between turns, so a turn
 runs its new tokens through the model and not its history: `computed` counts them. What grows is that each new token
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 import tyro
@@ -29,6 +30,10 @@ from ludus.models import tiny
 from ludus.rollouts.agent_loop import AgentLoop
 from ludus.types import Key, Request, Sampling, Step, Task
 
+SIZES = {
+    "seventh": tiny.Size(512, 4, 8, 1, 64, 2688),  # Qwen2.5-7B, a seventh as wide and as deep
+    "tiny": tiny.Size(),  # the small world's own
+}
 MOST = 1.3  # times the cost of a turn of the second shortest episodes, for one of the longest
 
 
@@ -88,23 +93,25 @@ def main(
     tasks: int = 4,
     answers: int = 4,
     new: int = 8,
+    model: Literal["seventh", "tiny"] = "seventh",
     repeats: int = 2,
     threads: int = 1,
 ) -> None:
-    """turns: episodes' lengths, ascending; tasks, answers: the batch; new: tokens sampled in each turn."""
+    """turns: episodes' lengths, ascending; tasks, answers: the batch; new: tokens sampled in each turn; model:
+    its proportions, which say how much attention weighs beside the rest."""
     if quick:
-        turns, tasks, answers, new, repeats = (2, 4, 8), 2, 2, 4, 1
+        turns, tasks, answers, new, model, repeats = (2, 4, 8), 2, 2, 4, "tiny", 1
     torch.set_num_threads(threads)
-    jobs = {str(n): Job(tasks, answers, n, new, threads=threads) for n in turns}
-    model = CausalModel(jobs[str(turns[0])].model()[0])
+    jobs = {str(n): Job(tasks, answers, n, new, threads=threads, size=SIZES[model]) for n in turns}
+    made = CausalModel(jobs[str(turns[0])].model()[0])
     settings = show.machine(threads)
     console.print(f"[bold]the cost of a turn[/]\n{show.told(settings)}")
     console.print(
         f"{tasks} tasks, {answers} answers each, {new} tokens sampled a turn; sampling alone, "
         f"the least of {repeats}\n"
     )
-    told = {name: play(model, job) for name, job in jobs.items()}  # also warms up
-    spent = costs({name: partial(play, model, job) for name, job in jobs.items()}, repeats)
+    told = {name: play(made, job) for name, job in jobs.items()}  # also warms up
+    spent = costs({name: partial(play, made, job) for name, job in jobs.items()}, repeats)
     a_turn = {name: spent[name] / (jobs[name].rollouts * jobs[name].turns) for name in jobs}
     most = max(cost.cpu for cost in a_turn.values())
     show.table(
