@@ -103,7 +103,8 @@ class _LinearLogprob(torch.autograd.Function):
             del z  # before the next chunk's logits, so that the two never stand side by side
         ctx.save_for_backward(hidden, weight, bias, targets, lse, entropy)
         ctx.settings = (temperature, softcap, scale, chunk)
-        ctx.set_materialize_grads(False)  # an entropy that is only looked at costs nothing on the way back
+        # An entropy that is only looked at costs nothing on the way back.
+        ctx.set_materialize_grads(False)
         return logp, entropy
 
     @staticmethod
