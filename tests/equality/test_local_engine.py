@@ -149,6 +149,15 @@ def test_few_rows_only_cost_time() -> None:
             np.testing.assert_array_equal(sampled(a), sampled(b))
 
 
+def test_attempts_that_wait_for_room_are_made_when_all_others_end_at_once() -> None:
+    short = AgentLoop(Sampling(max_tokens=2))  # answers of two tokens: all rows end in one tick
+    asked = requests(tasks=8, answers=1, turns=1)
+    few = LocalEngine(sampler(rows=2)).collect(short, asked, Script(), Key(0))
+    many = engine().collect(short, asked, Script(), Key(0))
+    for one, other in zip(few, many, strict=True):
+        np.testing.assert_array_equal(sampled(one.rollouts[0]), sampled(other.rollouts[0]))
+
+
 def test_score_is_the_models_own_and_leaves_the_rollout_alone() -> None:
     model = tiny_model()
     plain = copy.deepcopy(model)

@@ -57,7 +57,7 @@ def test_its_texts_are_those_of_the_agent_loop() -> None:
     state = world.start("train", 0)  # type: ignore[attr-defined]
     lines, action = reason(state)
     rng = np.random.default_rng(0)
-    pieces = base.episode(state, 1.0, dataclasses.replace(SMALL, turns=1), rng)
+    pieces = base.episode(state, rng, thought=1.0, turns=1, peek=0.0)
     ids = [
         token
         for piece in pieces

@@ -9,7 +9,7 @@ that thinking pays.
 No task of `generated()` or `minecraft()` is trained on: the books are drawn with other seeds, and the real book not
 at all. How the settings were chosen is in docs/base.md.
 
-    python -m ludus.models.base         makes the shipped base again, to the last digit (same machine and versions)
+    python -m ludus.models.base         makes it; the same to the last digit for one machine, code and versions
 """
 
 from __future__ import annotations
@@ -107,18 +107,18 @@ def prompt(told: str) -> str:
 
 
 def episode(
-    state: State, thought: float, settings: Settings, rng: np.random.Generator
+    state: State, rng: np.random.Generator, *, thought: float, turns: int, peek: float
 ) -> list[str]:
     """One game as pieces of text: prompt, said, shown, said, shown, ... said."""
     pieces = [prompt(opening(state))]
-    for _ in range(settings.turns):
+    for _ in range(turns):
         if rng.random() < thought:
             lines, action = planner.reason(state)
             said = f"{lines}\nAction: {action}"
         else:
             choices = planner.legal(state)
-            peek = rng.random() < settings.peek
-            action = "inventory" if peek else choices[rng.integers(len(choices))]
+            peeks = rng.random() < peek
+            action = "inventory" if peeks else choices[rng.integers(len(choices))]
             said = f"Action: {action}"
         inventory, shown = act(state, action)
         state = dataclasses.replace(state, inventory=inventory)
@@ -141,7 +141,8 @@ def batches(
             for i in range(settings.episodes):
                 world = deeper if rng.random() < settings.deeper else plain
                 state = world.start("train", step * settings.episodes + i)
-                texts.append(episode(state, stage.thought, settings, rng))
+                games = {"turns": settings.turns, "peek": settings.peek}
+                texts.append(episode(state, rng, thought=stage.thought, **games))
             flat = [piece for pieces in texts for piece in pieces]
             encoded = iter(tokenizer(flat, add_special_tokens=False)["input_ids"])
             ids, weights = [], []

@@ -7,7 +7,7 @@ the early texts are drills: a book, and then its recipes asked for by name.
 
 What mattered is in docs/base.md.
 
-    python -m ludus.models.minecraft_base       makes the shipped base again (about an hour and a half on one core)
+    python -m ludus.models.minecraft_base       makes it, in about an hour and a half on one core
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ludus.envs.books import (
     recipe_tree,
     vocabulary,
 )
-from ludus.envs.textcraft import Book, Recipe, State, act, opening
+from ludus.envs.textcraft import Book, Recipe, State, opening
 from ludus.models import base, tiny
 from ludus.types import Key
 
@@ -222,26 +222,6 @@ def drill(state: State, rng: np.random.Generator, most: int = 10) -> Text:
     return pieces, (0.0, 1.0)
 
 
-def game(state: State, mix: Mix, settings: Settings, rng: np.random.Generator) -> Text:
-    """As `base.episode`."""
-    pieces = [base.prompt(opening(state))]
-    for _ in range(mix.turns):
-        if rng.random() < mix.thought:
-            lines, action = planner.reason(state)
-            said = f"{lines}\nAction: {action}"
-        else:
-            choices = planner.legal(state)
-            peek = rng.random() < settings.peek
-            action = "inventory" if peek else choices[rng.integers(len(choices))]
-            said = f"Action: {action}"
-        inventory, shown = act(state, action)
-        state = dataclasses.replace(state, inventory=inventory)
-        pieces += [said + tiny.END, f"<|user|>{shown}{tiny.END}<|assistant|>"]
-        if state.solved:
-            break
-    return pieces[:-1], (1.0, settings.shown)
-
-
 def batch(
     mix: Mix, step: int, settings: Settings, tokenizer: Any
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -250,9 +230,11 @@ def batch(
     texts: list[Text] = []
     for _ in range(mix.games):
         state = start(mix, rng)
-        texts.append(
-            drill(state, rng) if rng.random() < mix.drill else game(state, mix, settings, rng)
-        )
+        if rng.random() < mix.drill:
+            texts.append(drill(state, rng))
+        else:
+            games = {"thought": mix.thought, "turns": mix.turns, "peek": settings.peek}
+            texts.append((base.episode(state, rng, **games), (1.0, settings.shown)))
     flat = [piece for pieces, _ in texts for piece in pieces]
     encoded = iter(tokenizer(flat, add_special_tokens=False)["input_ids"])
     ids, weights = [], []

@@ -129,8 +129,13 @@ class _Schedule:
                 await self._settle()
                 if failed := next((t for t in tasks if t.done() and t.exception()), None):
                     failed.result()  # a fault of the program, not of an environment: raise it
-                if not self.live:
+                if all(task.done() for task in tasks):
                     break
+                if (
+                    not self.live
+                ):  # all that ran have ended at once; those that waited for room come now
+                    await asyncio.sleep(0)
+                    continue
                 if self.overlap is not None:
                     if not self.sampler.parked:  # nothing to decode until the next one is due
                         self.tick = max(self.tick, min(self._due.values()))
