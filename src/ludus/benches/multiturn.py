@@ -1,7 +1,7 @@
 """The multi-turn job, against TRL's GRPOTrainer with a rollout_func that calls transformers' generate.
 
     ludus bench multiturn
-    python -m ludus.benches.multiturn --tasks 16 --threads 2
+    python -m ludus.benches.multiturn --tasks 8 --turns 8
 
 TextCraft with generated books; GRPO; the same model, environment, group size, tokens and optimiser step on both sides.
 `ludus.benches.job` says how the work is made equal, `trl_side` what TRL is asked to do.
@@ -23,9 +23,9 @@ def main(
     *,
     quick: bool = False,
     json: Path | None = None,
-    tasks: int = 8,
+    tasks: int = 4,
     answers: int = 8,
-    turns: int = 8,
+    turns: int = 16,
     new: int = 32,
     rows: int = 16,
     steps: int = 3,
