@@ -25,7 +25,8 @@ class Claim:
     """`measure` of `better` exceeds that of `worse` by more than `margin`, seed by seed.
 
     better, worse  names of arms of the recipe file's `arms`; worse None compares with `better` before training
-    measure        of an outcome: "after", held-out success at the end of training
+    measure        of an outcome: "after", held-out success at the end of training, or a metric of the last step, such
+                   as "last/entropy"
     """
 
     text: str

@@ -57,7 +57,7 @@ def replicate_recipe(
 
 
 def outcome(folder: Path) -> dict[str, float]:
-    """What a finished run gives a claim to compare."""
+    """What a finished run gives a claim: held-out success, cost, and "last/NAME" of the last step's metrics."""
     read = RunFolder(folder)
     summary, last = read.summary, read.lines("metrics.jsonl")[-1]
     assert summary is not None
@@ -67,6 +67,7 @@ def outcome(folder: Path) -> dict[str, float]:
         "steps": float(summary["steps"]),
         "seconds": summary["seconds"],
         **{name.removeprefix("spent/"): last[name] for name in last if name.startswith("spent/")},
+        **{f"last/{name}": last[name] for name in last if not name.startswith("spent/")},
     }
 
 
