@@ -282,9 +282,6 @@ class Request:
     guidance: tuple[
         Message, ...
     ] = ()  # hints injected before the first turn; recorded as part of the prompt
-    examples: tuple[
-        Rollout, ...
-    ] = ()  # attempts by somebody else (nodes of role "external") that join the group
 
 
 # ---------------------------------------------------------------------------------------------- what is learnt
@@ -300,7 +297,7 @@ class Batch:
     reward   [R] float32                     scored   [R] bool: False where the end was not the policy's doing
     turn_reward [R,K] float32                baseline [R] float32 or None: what the group is compared with
     solved   [R] bool                        anchor [R,K] int64: equal where turns of a group acted in one state, -1
-    external [B,T] bool or None: trained on, but written by somebody else (their log-probabilities are not known)
+    external [B,T] bool: trained on, but written by somebody else (their log-probabilities are not known)
 
     Filled on demand by the learner, each [B,T] float32: old_logp (the learner's own at the start of the update),
     ref_logp (the anchor's), value (the critic's), and in `probes` what a recipe's probes measured. Position t holds

@@ -78,7 +78,7 @@ def make_batch(groups: Sequence[Group], *, share: Share = "first") -> Batch:
         baseline=_baseline(groups),
         solved=torch.tensor([rollout.solved for rollout in rollouts]),
         anchor=torch.from_numpy(anchor),
-        external=torch.from_numpy(external) if external.any() else None,
+        external=torch.from_numpy(external),
         temperature=_temperature(rollouts),
     )
 

@@ -143,16 +143,25 @@ def batches(
                 state = world.start("train", step * settings.episodes + i)
                 games = {"turns": settings.turns, "peek": settings.peek}
                 texts.append(episode(state, rng, thought=stage.thought, **games))
-            flat = [piece for pieces in texts for piece in pieces]
-            encoded = iter(tokenizer(flat, add_special_tokens=False)["input_ids"])
-            ids, weights = [], []
-            for pieces in texts:
-                parts = [np.array(next(encoded), np.int64) for _ in pieces]
-                worth = [0.0, *(1.0 if i % 2 else settings.shown for i in range(1, len(parts)))]
-                ids.append(np.concatenate(parts))
-                weights.append(np.repeat(worth, [len(part) for part in parts]).astype(np.float32))
-            yield ids, weights
+            yield encode([(pieces, (1.0, settings.shown)) for pieces in texts], tokenizer)
             step += 1
+
+
+Text = tuple[list[str], tuple[float, float]]
+"""Pieces of text: a prompt, then two kinds in turn, and what a token of each kind weighs."""
+
+
+def encode(texts: Sequence[Text], tokenizer: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of each text the token ids, and what each token weighs in the loss: 0 in the prompt."""
+    flat = [piece for pieces, _ in texts for piece in pieces]
+    encoded = iter(tokenizer(flat, add_special_tokens=False)["input_ids"])
+    ids, weights = [], []
+    for pieces, worth in texts:
+        parts = [np.array(next(encoded), np.int64) for _ in pieces]
+        each = [0.0, *(worth[(i + 1) % 2] for i in range(1, len(parts)))]
+        ids.append(np.concatenate(parts))
+        weights.append(np.repeat(each, [len(part) for part in parts]).astype(np.float32))
+    return ids, weights
 
 
 def loss_of(model: Any, ids: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> Tensor:

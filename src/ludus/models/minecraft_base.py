@@ -174,7 +174,7 @@ def renamed(state: State, rng: np.random.Generator) -> State | None:
     return State(name(state.goal), book, shown)
 
 
-LARGEST = 25  # recipes of a book; four goals in five have fewer
+LARGEST = 25  # recipes of a book; the goals of larger ones are left out, they make long texts
 
 
 def real(rng: np.random.Generator, depths: Sequence[float]) -> State:
@@ -206,11 +206,8 @@ def start(mix: Mix, rng: np.random.Generator) -> State:
 
 # ---------------------------------------------------------------------------------------------- texts
 
-Text = tuple[list[str], tuple[float, float]]
-"""Pieces of text: a prompt, then two kinds in turn, and what a token of each kind weighs."""
 
-
-def drill(state: State, rng: np.random.Generator, most: int = 10) -> Text:
+def drill(state: State, rng: np.random.Generator, most: int = 10) -> base.Text:
     """The book, and its recipes asked for by name in any order; only what follows the name is learnt."""
     count = Counter(recipe.makes for recipe in state.shown)
     recipes = [recipe for recipe in state.shown if count[recipe.makes] == 1]
@@ -227,7 +224,7 @@ def batch(
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Token ids and weights of one step's texts."""
     rng = (Key(settings.seed) / "m" / step).generator()
-    texts: list[Text] = []
+    texts: list[base.Text] = []
     for _ in range(mix.games):
         state = start(mix, rng)
         if rng.random() < mix.drill:
@@ -235,15 +232,7 @@ def batch(
         else:
             games = {"thought": mix.thought, "turns": mix.turns, "peek": settings.peek}
             texts.append((base.episode(state, rng, **games), (1.0, settings.shown)))
-    flat = [piece for pieces, _ in texts for piece in pieces]
-    encoded = iter(tokenizer(flat, add_special_tokens=False)["input_ids"])
-    ids, weights = [], []
-    for pieces, worth in texts:
-        parts = [np.array(next(encoded), np.int64) for _ in pieces]
-        each = [0.0, *(worth[(i + 1) % 2] for i in range(1, len(parts)))]
-        ids.append(np.concatenate(parts))
-        weights.append(np.repeat(each, [len(part) for part in parts]).astype(np.float32))
-    return ids, weights
+    return base.encode(texts, tokenizer)
 
 
 # ---------------------------------------------------------------------------------------------- training

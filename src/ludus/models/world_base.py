@@ -125,16 +125,7 @@ class WorldBase:
     def _encoded(
         self, texts: list[list[str]], tokenizer: Any
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        ids, weights = [], []
-        for text in texts:
-            parts = [
-                np.array(x, np.int64)
-                for x in tokenizer(text, add_special_tokens=False)["input_ids"]
-            ]
-            worth = [0.0, *(1.0 if i % 2 else self.shown for i in range(1, len(parts)))]
-            ids.append(np.concatenate(parts))
-            weights.append(np.repeat(worth, [len(part) for part in parts]).astype(np.float32))
-        return ids, weights
+        return base.encode([(text, (1.0, self.shown)) for text in texts], tokenizer)
 
 
 async def _in_turn(games: list[Any]) -> list[Any]:

@@ -91,7 +91,7 @@ class LocalEngine:
         results = iter(finished)
         for request in requests:
             rollouts = [r for _ in range(request.answers) for r in next(results)]
-            groups.append(Group(request.task.id, (*rollouts, *request.examples)))
+            groups.append(Group(request.task.id, tuple(rollouts)))
         return groups
 
 
@@ -131,9 +131,8 @@ class _Schedule:
                     failed.result()  # a fault of the program, not of an environment: raise it
                 if all(task.done() for task in tasks):
                     break
-                if (
-                    not self.live
-                ):  # all that ran have ended at once; those that waited for room come now
+                # All that ran have ended at once; those that waited for room come now.
+                if not self.live:
                     await asyncio.sleep(0)
                     continue
                 if self.overlap is not None:
