@@ -151,6 +151,20 @@ class Sampling:
     stop: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Patch:
+    """One position of a picture in a context: the `index`-th of the vectors that the model makes of it."""
+
+    image: Image
+    index: int
+
+
+Inputs = Mapping[int, "np.ndarray | Patch"]
+"""Number beyond the vocabulary -> what the model reads there: a vector [H] as it is, or a patch of a picture.
+
+Two inputs share a number only if they are the same, so contexts are compared, cached and packed by their numbers alone.
+"""
+
 EXTERNAL = "external"  # the role of tokens that are trained on and that the policy did not write
 
 
@@ -166,6 +180,8 @@ class Node:
     version    of the weights that sampled them; -1 if nobody did
     role       who wrote: prompt, assistant, environment, template, or a role's own name
     origin     for a new root (a summary, a rewritten history): the context it came from
+    inputs     what the model reads that is no token (a patch of a picture, a continuous thought): a number beyond the
+               vocabulary stands in `tokens`, one for each different input, and this names what it stands for
 
     Identity is equality: a shared node is one object, sampled once, stored once and trained once.
     """
@@ -178,6 +194,7 @@ class Node:
     sampling: Sampling | None = None
     role: str = "environment"
     origin: Node | None = None
+    inputs: Inputs = field(default_factory=dict)
     length: int = field(init=False)  # of the whole context, this node included
 
     def __post_init__(self) -> None:
@@ -204,6 +221,10 @@ class Node:
     def context(self) -> np.ndarray:
         """The token ids of the whole context, [length]."""
         return np.concatenate([node.tokens for node in self.chain()])
+
+    def all_inputs(self) -> Inputs:
+        """What the numbers beyond the vocabulary stand for, in the whole context."""
+        return {number: each for node in self.chain() for number, each in node.inputs.items()}
 
 
 @dataclass(frozen=True)
@@ -298,6 +319,7 @@ class Batch:
     turn_reward [R,K] float32                baseline [R] float32 or None: what the group is compared with
     solved   [R] bool                        anchor [R,K] int64: equal where turns of a group acted in one state, -1
     external [B,T] bool: trained on, but written by somebody else (their log-probabilities are not known)
+    inputs   what numbers beyond the vocabulary in `tokens` stand for (Node.inputs)
 
     Filled on demand by the learner, each [B,T] float32: old_logp (the learner's own at the start of the update),
     ref_logp (the anchor's), value (the critic's), and in `probes` what a recipe's probes measured. Position t holds
@@ -323,6 +345,7 @@ class Batch:
     anchor: torch.Tensor | None = None
     external: torch.Tensor | None = None
     probes: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    inputs: Inputs = field(default_factory=dict)
     temperature: float = 1.0
 
     def __len__(self) -> int:
@@ -350,7 +373,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on `device`."""
-        plain = ("temperature", "probes")
+        plain = ("temperature", "probes", "inputs")
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in plain}
         probes = {name: tensor.to(device) for name, tensor in self.probes.items()}
         moved = {n: t.to(device) for n, t in tensors.items() if t is not None}

@@ -79,6 +79,12 @@ def make_batch(groups: Sequence[Group], *, share: Share = "first") -> Batch:
         solved=torch.tensor([rollout.solved for rollout in rollouts]),
         anchor=torch.from_numpy(anchor),
         external=torch.from_numpy(external),
+        inputs={
+            n: each
+            for _, row in flat
+            for node, _, _ in row.spans
+            for n, each in node.inputs.items()
+        },
         temperature=_temperature(rollouts),
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -19,7 +20,7 @@ from ludus.engines.local import attention
 from ludus.engines.local.packed import policy
 from ludus.models.linear_logprob import linear_logprob
 from ludus.models.mean_logprob import mean_logprob
-from ludus.types import Batch
+from ludus.types import Batch, Inputs, Patch
 
 
 class CausalModel:
@@ -57,14 +58,36 @@ class CausalModel:
         dim = getattr(text, "head_dim", None) or text.hidden_size // heads
         return text.num_hidden_layers, getattr(text, "num_key_value_heads", None) or heads, dim
 
-    def hidden(self, ids: Tensor, positions: Tensor, plan: object) -> Tensor:
-        """[1,N] packed ids and positions -> [N,H] last hidden states."""
+    def hidden(
+        self, ids: Tensor, positions: Tensor, plan: object, inputs: Inputs | None = None
+    ) -> Tensor:
+        """[1,N] packed ids and positions -> [N,H] last hidden states; `inputs` where ids lie beyond the vocabulary."""
+        reads = {"inputs_embeds": self.embed(ids, inputs)} if inputs else {"input_ids": ids}
         mixed = torch.autocast(ids.device.type, self.compute, self.compute is not torch.float32)
         with mixed:
             out = self.module.base_model(
-                input_ids=ids, position_ids=positions, use_cache=False, plan=plan
+                **reads, position_ids=positions, use_cache=False, plan=plan
             )
         return out.last_hidden_state[0]
+
+    def embed(self, ids: Tensor, inputs: Inputs) -> Tensor:
+        """[1,N] -> [1,N,H]: embeddings of tokens, and what the numbers beyond the vocabulary stand for."""
+        table: Any = self.module.get_input_embeddings()
+        beyond = ids[0] >= table.num_embeddings
+        embedded = table(ids.masked_fill(beyond, 0))
+        if not bool(beyond.any()):
+            return embedded
+        vectors = [self.vector(inputs[number]) for number in ids[0][beyond].tolist()]
+        read = torch.stack(vectors).to(embedded)
+        return embedded.masked_scatter(beyond[None, :, None], read)
+
+    def vector(self, given: np.ndarray | Patch) -> Tensor:
+        """[H]: what the body reads for an input that is no token."""
+        if isinstance(given, Patch):
+            raise NotImplementedError(
+                f"{type(self.module).__name__} reads no pictures; take a model with a vision tower"
+            )
+        return torch.from_numpy(given)
 
     @property
     def _scale(self) -> float:

@@ -47,6 +47,7 @@ def hidden_before(model: CausalModel, batch: Batch) -> tuple[Tensor, Tensor]:
         torch.from_numpy(packed.ids).to(device)[None],
         torch.from_numpy(packed.positions).to(device)[None],
         Tree(packed.segments, device),
+        batch.inputs,
     )
     row, column = batch.mask.cpu().nonzero(as_tuple=True)
     if len(column) and int(column.min()) == 0:

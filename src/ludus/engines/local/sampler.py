@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ludus.engines.local.cache import KeyValueCache, Row, Rows
 from ludus.engines.local.model import CausalModel
-from ludus.types import Completion, ContextTooLong, Key, Node, Sampling
+from ludus.types import Completion, ContextTooLong, Inputs, Key, Node, Sampling
 
 
 @dataclass(eq=False)
@@ -34,6 +34,7 @@ class _Work:
     limit: int = 0
     uniforms: np.ndarray = field(default_factory=lambda: np.zeros(0))
     forced: np.ndarray | None = None
+    inputs: Inputs = field(default_factory=dict)
     row: Row | None = None
     pending: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     tokens: list[int] = field(default_factory=list)
@@ -84,6 +85,7 @@ class LocalSampler:
             )
         uniforms = key.generator().random(limit) if sampling.temperature > 0 else np.zeros(limit)
         work = _Work(ids, _last_sampled(context), _future(), sampling, limit, uniforms)
+        work.inputs = context.all_inputs()
         self._queue.append(work)
         return await work.future
 
@@ -94,6 +96,7 @@ class LocalSampler:
                 f"{len(ids)} tokens to score and the model takes {self.model.max_length}"
             )
         work = _Work(ids[:-1], _last_sampled(context), _future(), Sampling(), forced=tokens)
+        work.inputs = context.all_inputs()
         self._queue.append(work)
         return await work.future
 
@@ -107,7 +110,8 @@ class LocalSampler:
         longest = max(work.row.length + len(work.pending) for work in self._active if work.row)
         self.cache.reserve(len(self.cache.rows), longest)
         plan = Rows(self.cache, [(work.row, work.pending) for work in self._active if work.row])
-        hidden = self.model.hidden(plan.ids, plan.positions, plan)
+        inputs = {n: each for work in self._active for n, each in work.inputs.items()}
+        hidden = self.model.hidden(plan.ids, plan.positions, plan, inputs)
         sampling = [work for work in self._active if work.forced is None]
         if sampling:
             self._sample(
