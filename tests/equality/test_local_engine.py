@@ -325,7 +325,9 @@ def test_the_check_passes_for_all_and_names_the_cause_where_it_must() -> None:
     assert not any(row.length for row in local.cache.rows)
     broken = sampler()
     renumbered = broken.model.hidden
-    broken.model.hidden = lambda ids, at, plan: renumbered(ids, at + 1 * (at > 25), plan)  # type: ignore[method-assign]
+    broken.model.hidden = lambda ids, at, plan, inputs=None: renumbered(
+        ids, at + 1 * (at > 25), plan
+    )  # type: ignore[method-assign]
     with pytest.raises(Disagreement, match="packed forward pass of Qwen3ForCausalLM"):
         check_agreement(broken.model, broken, tolerance=1e-9)
     lossy = sampler()
