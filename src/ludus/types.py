@@ -141,14 +141,44 @@ class Key:
 
 
 @dataclass(frozen=True)
+class Soft:
+    """What the model writes is read back as a noisy mixture of embeddings, and no token is chosen (ludus.models.soft).
+
+    temperature  of the mixture: 0.5 mixes; 1e-4 leaves the likeliest token's embedding ("fuzzy")
+    noise        sigma in units of the root mean square of the embedding table's numbers
+    sigma        itself, in the units of the table; None: from `noise` and the table of the time. What was sampled
+                 names the one that it was sampled with. At 0 there is no density, and nothing to learn from
+    """
+
+    temperature: float = 0.5
+    noise: float = 0.33
+    sigma: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and self.noise >= 0 and (self.sigma or 0.0) >= 0):
+            raise ValueError(f"{self}; give a temperature above 0 (1e-4 is fuzzy), and noise from 0")
+
+
+@dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen. temperature 0 is greedy. `stop` strings end a turn after the token that completes one."""
+    """How tokens are chosen. temperature 0 is greedy. `stop` strings end a turn after the token that completes one.
+
+    soft  instead of tokens, mixtures of embeddings: `temperature` then says only whether there is noise (0: none),
+          and what is watched for `stop` is the likeliest token of each position
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
+    soft: Soft | None = None
+
+    def __post_init__(self) -> None:
+        if self.soft is not None and (self.top_k or self.top_p < 1):
+            raise ValueError(
+                f"soft mixes all tokens, and top_k={self.top_k}, top_p={self.top_p} choose some; leave them out"
+            )
 
 
 @dataclass(frozen=True)
@@ -229,13 +259,25 @@ class Node:
 
 @dataclass(frozen=True)
 class Completion:
-    """What a sampler returned: ids and log-probabilities as sampled, and why it stopped."""
+    """What a sampler returned: ids and log-probabilities as sampled, and why it stopped.
+
+    sampling  as asked for, with what the sampler filled in (Soft.sigma)
+    inputs    where it was soft: what the model read, for Node.inputs; `logprobs` are then log-densities, 0 without noise
+    shadow    where it was soft: [T] the likeliest token of each position
+    """
 
     tokens: np.ndarray
     logprobs: np.ndarray
     finish: Literal["stop", "length", "cancelled"]
     version: int
     sampling: Sampling
+    inputs: Inputs = field(default_factory=dict)
+    shadow: np.ndarray | None = None
+
+    @property
+    def said(self) -> np.ndarray:
+        """[T]: the tokens that can be read as text."""
+        return self.tokens if self.shadow is None else self.shadow
 
 
 @dataclass(frozen=True)
@@ -260,6 +302,8 @@ class Rollout:
     contexts  the leaf of every context that it wrote: one for most systems, several with summaries or sub-agents
     reward    what credit is assigned for; `terms` are the named channels it was made from, kept apart
     agent     the role that produced it, where a conversation has several
+    cohort    where the attempts of one role at a task differ in what they were given (a solution to judge, say): those
+              of one cohort are compared with each other
     signals   what a recipe asked to be measured on the way (entropy, hidden states ...)
     error     the message of what went wrong outside the policy, where `end` is not scorable
     """
@@ -271,6 +315,7 @@ class Rollout:
     end: End
     terms: Mapping[str, float] = field(default_factory=dict)
     agent: str = "policy"
+    cohort: str = ""
     signals: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
     opening: tuple[Message, ...] = ()  # the messages before the first turn, for the reader
@@ -320,6 +365,7 @@ class Batch:
     solved   [R] bool                        anchor [R,K] int64: equal where turns of a group acted in one state, -1
     external [B,T] bool: trained on, but written by somebody else (their log-probabilities are not known)
     inputs   what numbers beyond the vocabulary in `tokens` stand for (Node.inputs)
+    soft     how those of them that the policy chose were sampled; at their places `logp` is a log-density
 
     Filled on demand by the learner, each [B,T] float32: old_logp (the learner's own at the start of the update),
     ref_logp (the anchor's), value (the critic's), and in `probes` what a recipe's probes measured. Position t holds
@@ -347,6 +393,7 @@ class Batch:
     probes: Mapping[str, torch.Tensor] = field(default_factory=dict)
     inputs: Inputs = field(default_factory=dict)
     temperature: float = 1.0
+    soft: Soft | None = None
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -373,7 +420,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on `device`."""
-        plain = ("temperature", "probes", "inputs")
+        plain = ("temperature", "soft", "probes", "inputs")
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in plain}
         probes = {name: tensor.to(device) for name, tensor in self.probes.items()}
         moved = {n: t.to(device) for n, t in tensors.items() if t is not None}
@@ -424,7 +471,8 @@ class Sampler(Protocol):
     """Token ids in, token ids out; the only way to a policy while rollouts are made.
 
     `renderer` (ludus.data.render) turns messages into nodes for this policy's template. `score` gives the
-    log-probabilities of `tokens` as a continuation of `context`, at temperature 1, without appending them.
+    log-probabilities of `tokens` as a continuation of `context`, at temperature 1, without appending them. One that
+    honours `Sampling.soft` has an attribute `soft`, True.
     """
 
     renderer: Any
@@ -437,8 +485,11 @@ class ContextTooLong(ValueError):
     """A context that leaves the model no room for one more token."""
 
 
-Strategy = Callable[["Request", Sampler, Any, Key], Awaitable["Rollout | Sequence[Rollout]"]]
-"""async (request, sampler, env, key) -> rollout(s): how one attempt (or tree, or conversation) is produced."""
+Strategy = Callable[["Request", Any, Any, Key], Awaitable["Rollout | Sequence[Rollout]"]]
+"""async (request, sampler, env, key) -> rollout(s): how one attempt (or tree, or conversation) is produced.
+
+Where a recipe casts several policies, `sampler` is a mapping from role to the Sampler of the policy that plays it.
+"""
 
 Reward = Callable[[Sequence[Group]], Awaitable[Sequence[Group]]]
 """Fills `reward` and `terms`; it sees whole groups, so that group-aware and history-aware rewards fit."""
@@ -497,6 +548,18 @@ Horizon = Callable[[int], int]
 """Training step, counted from 1, to the number of turns allowed. Derived from the step alone, so resuming keeps it."""
 
 
+class Cast(Protocol):
+    """Who plays which role, who learns, and who begins its optimiser afresh, in each training step, counted from 1.
+
+    Functions of the step alone, so a run that is stopped and resumed keeps its phase. A recipe's own policy is called
+    "policy"; the others have their names in `Recipe.others`.
+    """
+
+    def plays(self, step: int) -> Mapping[str, str]: ...
+    def learns(self, step: int) -> Sequence[str]: ...
+    def restarts(self, step: int) -> bool: ...
+
+
 @dataclass(frozen=True)
 class Report:
     """One training step, as it is shown and written: `metrics` never depends on the clock, `timings` does."""
@@ -536,17 +599,21 @@ class Optim:
 
 
 class Learner(Protocol):
-    """Owns the trained weights. One program for one device or many."""
+    """Owns the trained weights. One program for one device or many. `restart` forgets what the optimiser remembers."""
 
     def annotate(self, batch: Batch, needs: Sequence[str] = ()) -> Batch: ...
     def update(self, batch: Batch) -> Mapping[str, float]: ...
     def gradients(self, batch: Batch) -> Mapping[str, float]: ...
+    def restart(self) -> None: ...
     def state(self) -> Mapping[str, Any]: ...
     def load(self, state: Mapping[str, Any]) -> None: ...
 
 
 class Engine(Protocol):
-    """Turns requests into groups on some machines; `publish` gives it new weights under a new version."""
+    """Turns requests into groups on some machines; `publish` gives it new weights under a new version.
+
+    cast  role -> name of the policy that plays it, where there are several
+    """
 
     def collect(
         self,
@@ -555,6 +622,7 @@ class Engine(Protocol):
         env: Env | None,
         key: Key,
         *,
+        cast: Mapping[str, str] | None = None,
         done: Callable[[Rollout], None] = ...,
     ) -> list[Group]: ...
     def publish(self, version: int) -> None: ...

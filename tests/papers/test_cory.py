@@ -244,19 +244,20 @@ def test_the_reference_reads_what_the_policy_read() -> None:
 
 def test_swapping() -> None:
     roles = Swapping(every=5)
-    home, away = {PIONEER: 0, OBSERVER: 1}, {PIONEER: 1, OBSERVER: 0}
-    assert [roles(step) for step in (1, 5)] == [home, home]
-    assert [roles(step) for step in (6, 10)] == [away, away]
-    assert roles(11) == home  # two swaps restore the map
+    home, away = (
+        dict(zip((PIONEER, OBSERVER), names, strict=True))
+        for names in (("policy", "other"), ("other", "policy"))
+    )
+    assert [roles.plays(step) for step in (1, 5)] == [home, home]
+    assert [roles.plays(step) for step in (6, 10)] == [away, away]
+    assert roles.plays(11) == home  # two swaps restore the map
     assert [step for step in range(1, 17) if roles.restarts(step)] == [6, 11, 16]
     assert len(Swapping.RESTARTED) == 3
     fixed = Swapping(every=0)
-    assert all(fixed(step) == home and not fixed.restarts(step) for step in (1, 100))
-    three = Swapping(("a", "b", "c"), every=1)
-    assert [three(step)["a"] for step in range(1, 5)] == [0, 1, 2, 0]
-    # a role's weights go with the policy: two swaps without updates are the same players
-    weights = ["first", "second"]
-    played = [{role: weights[i] for role, i in roles(step).items()} for step in (1, 6, 11)]
-    assert played[0] == played[2] != played[1]
+    assert all(fixed.plays(step) == home and not fixed.restarts(step) for step in (1, 100))
+    three = Swapping(("a", "b", "c"), ("policy", "x", "y"), every=1)
+    assert [three.plays(step)["a"] for step in range(1, 5)] == ["policy", "x", "y", "policy"]
+    with pytest.raises(ValueError, match="3 roles for 2 policies"):
+        Swapping(("a", "b", "c"))
     with pytest.raises(ValueError, match="counted from 1"):
-        roles(0)
+        roles.plays(0)

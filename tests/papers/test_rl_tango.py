@@ -200,7 +200,7 @@ def test_moving_counts() -> None:
 
 def test_schedule() -> None:
     roles = Alternating((("generator", 3), ("verifier", 1)), first="verifier", warmup=40)
-    played = [roles(step) for step in range(1, 441)]
+    played = [roles.learning(step) for step in range(1, 441)]
     assert played[:40] == ["verifier"] * 40
     assert played[40:48] == ["generator", "generator", "generator", "verifier"] * 2
     assert (played.count("generator"), played.count("verifier")) == (300, 140)
@@ -208,8 +208,15 @@ def test_schedule() -> None:
     assert roles.learnt("generator", 441) == 300
     assert share_of_steps(roles.learnt("generator", 441), total=300) == pytest.approx(1e-3)
     # of the step alone: whoever resumes at 200 is in the same phase
-    assert [roles(step) for step in range(200, 441)] == played[199:]
+    assert [roles.learning(step) for step in range(200, 441)] == played[199:]
+    own = replace(roles, own="generator")
+    assert own.plays(1) == {"generator": "policy", "verifier": "verifier"}
+    assert [own.learns(step) for step in (40, 41, 44)] == [
+        ("verifier",),
+        ("policy",),
+        ("verifier",),
+    ]
     with pytest.raises(ValueError, match="counted from 1"):
-        roles(0)
+        roles.learning(0)
     with pytest.raises(ValueError, match="1 step or more"):
         replace(roles, turns=(("generator", 0),))

@@ -108,7 +108,7 @@ def test_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     reports = [
         report
         for _, report in train(
-            recipe, machine.engine, machine.learner, tasks, start(recipe, tasks), seed=0
+            recipe, machine.engine, machine.learners, tasks, start(recipe, tasks), seed=0
         )
     ]
     assert [report.step for report in reports] == [1, 2]

@@ -80,7 +80,9 @@ def run(job: Job, channel: Channel) -> None:
     sampler = LocalSampler(model, renderer)
     engine, learner = LocalEngine(sampler), LocalLearner(model, made.objective, made.optim)
     tasks = made.env.tasks("train")
-    steps = train(made, Marked(engine, channel), learner, tasks, start(made, tasks), seed=job.seed)
+    steps = train(
+        made, Marked(engine, channel), {"policy": learner}, tasks, start(made, tasks), seed=job.seed
+    )
     channel.ready(module.num_parameters())
     for _ in range(made.steps):
         channel.begin()

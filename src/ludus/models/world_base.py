@@ -67,8 +67,8 @@ class WorldBase:
         ]
         return hashlib.sha256(b"".join([told, *code])).hexdigest()[:16]
 
-    def folder(self, show: bool = True) -> Path:
-        """The folder of the base; made where it is not there yet."""
+    def folder(self, seed: int = 0, *, show: bool = True) -> Path:
+        """The folder of the base, one for all seeds of a run; made where it is not there yet."""
         parent = Path(os.environ.get("LUDUS_CACHE", "~/.cache/ludus")).expanduser() / "bases"
         where = parent / self.fingerprint
         if not where.exists():

@@ -12,7 +12,7 @@ from typing import Any
 
 from ludus.data.batch import make_batch
 from ludus.evals.metrics import mean
-from ludus.train.recipe import Recipe, as_credit
+from ludus.train.recipe import Policy, Recipe, as_credit
 from ludus.types import (
     EXTERNAL,
     End,
@@ -44,13 +44,14 @@ class AllLost(Explained, RuntimeError):
 
 
 def start(recipe: Recipe, tasks: Sequence[Task]) -> State:
-    return State(0, recipe.curriculum.init(tasks), as_credit(recipe.credit).init(), {})
+    remembered = {name: as_credit(p.credit).init() for name, p in recipe.policies.items()}
+    return State(0, recipe.curriculum.init(tasks), remembered, {})
 
 
 def train(
     recipe: Recipe,
     engine: Engine,
-    learner: Learner,
+    learners: Mapping[str, Learner],
     tasks: Sequence[Task],
     state: State,
     *,
@@ -58,7 +59,6 @@ def train(
     done: Callable[[Rollout], None] = lambda rollout: None,
 ) -> Iterator[tuple[State, Report]]:
     """Steps `state.step + 1` to `recipe.steps`; after each, what to save and what to show."""
-    credit = as_credit(recipe.credit)
     for step in range(state.step + 1, recipe.steps + 1):
         if recipe.budget and state.spent.get(recipe.budget.of, 0) >= recipe.budget.amount:
             return
@@ -67,18 +67,17 @@ def train(
         turns = recipe.horizon(step)
         drawing, drawn = recipe.curriculum.draw(state.curriculum, tasks, recipe.tasks, key / "draw")
         requests = [asked(recipe, each, turns, key) for each in drawn]
-        drawing, sampled, groups = gather(recipe, engine, drawing, requests, turns, key, done)
-        if "baseline" in credit.needs and any(group.baseline is None for group in groups):
-            groups = with_greedy_twins(recipe, engine, groups, turns, key)
+        drawing, sampled, groups = gather(recipe, engine, drawing, requests, turns, key, done, step)
         refuse_if_all_lost(groups, step)
         collected = time.perf_counter()
 
-        batch = learner.annotate(make_batch(groups), credit.needs)
-        remembered, credited = credit.assign(state.credit, batch)
-        batch = replace(batch, advantage=credited.advantage, returns=credited.returns)
-        if recipe.select is not None:
-            batch = replace(batch, mask=batch.mask & recipe.select(batch))
-        learnt = {**credited.metrics, **learner.update(batch)}
+        remembered, learnt = dict(state.credit), {}
+        for name, own in lessons(recipe, groups, step).items():
+            learner = learners[name]
+            if recipe.cast and recipe.cast.restarts(step):
+                learner.restart()
+            remembered[name], told = learn(recipe.policies[name], learner, state.credit[name], own)
+            learnt |= told if len(learners) == 1 else {f"{name}/{n}": x for n, x in told.items()}
         engine.publish(step)
         learned = time.perf_counter()
 
@@ -92,6 +91,36 @@ def train(
             "tokens_per_second": cost["tokens"] / (learned - clock),
         }
         yield state, Report(step, {**metrics, "limit/turns": turns, **learnt}, timings, sampled)
+
+
+def learn(
+    policy: Policy, learner: Learner, remembered: Any, groups: Sequence[Group]
+) -> tuple[Any, dict[str, float]]:
+    """Credit and one update: what the credit remembers, and what both report."""
+    credit = as_credit(policy.credit)
+    batch = learner.annotate(make_batch(groups), credit.needs)
+    remembered, credited = credit.assign(remembered, batch)
+    batch = replace(batch, advantage=credited.advantage, returns=credited.returns)
+    if policy.select is not None:
+        batch = replace(batch, mask=batch.mask & policy.select(batch))
+    return remembered, {**credited.metrics, **learner.update(batch)}
+
+
+def lessons(recipe: Recipe, groups: Sequence[Group], step: int) -> dict[str, list[Group]]:
+    """Whoever learns in this step, and the groups that it learns from: of one role and one cohort each."""
+    if recipe.cast is None:
+        return {"policy": list(groups)}
+    found: dict[str, list[Group]] = {name: [] for name in recipe.cast.learns(step)}
+    plays = recipe.cast.plays(step)
+    for group in groups:
+        parts: dict[tuple[str, str], list[Rollout]] = {}
+        for rollout in group.rollouts:
+            parts.setdefault((rollout.agent, rollout.cohort), []).append(rollout)
+        for (role, cohort), rollouts in parts.items():
+            if (name := plays.get(role, "")) in found:
+                key = "/".join([group.key, role, cohort])
+                found[name].append(replace(group, key=key, rollouts=tuple(rollouts)))
+    return {name: own for name, own in found.items() if own}
 
 
 def asked(recipe: Recipe, drawn: Task | Request, turns: int, key: Key) -> Request:
@@ -110,19 +139,24 @@ def gather(
     turns: int,
     key: Key,
     done: Callable[[Rollout], None],
+    step: int,
 ) -> tuple[Any, list[Group], list[Group]]:
     """All groups of a step, in as many rounds as the curriculum asks for, and those to learn from."""
     groups: list[Group] = []
+    cast = recipe.cast.plays(step) if recipe.cast else None
     more, select = (getattr(recipe.curriculum, name, None) for name in ("more", "select"))
     rounds = 0
     while requests:
         name = key / "again" / rounds if rounds else key
-        found = engine.collect(recipe.strategy, requests, recipe.env, name, done=done)
+        found = engine.collect(recipe.strategy, requests, recipe.env, name, cast=cast, done=done)
         groups += found if recipe.reward is None else judged(recipe.reward, found)
         drawing, again = more(drawing, groups) if more else (drawing, ())
         requests = [asked(recipe, each, turns, key) for each in again]
         rounds += 1
-    return drawing, groups, list(select(drawing, groups)) if select else groups
+    kept = list(select(drawing, groups)) if select else groups
+    if any("baseline" in as_credit(p.credit).needs for p in recipe.policies.values()):
+        kept = with_greedy_twins(recipe, engine, kept, turns, key, cast)
+    return drawing, groups, kept
 
 
 def costs(groups: Sequence[Group]) -> dict[str, float]:
@@ -144,14 +178,21 @@ def world(key: Key, task: Task) -> int:
 
 
 def with_greedy_twins(
-    recipe: Recipe, engine: Engine, groups: Sequence[Group], turns: int, key: Key
+    recipe: Recipe,
+    engine: Engine,
+    groups: Sequence[Group],
+    turns: int,
+    key: Key,
+    cast: Mapping[str, str] | None,
 ) -> list[Group]:
     """Each group with the reward of one greedy attempt at its task by the same weights; it is not trained on."""
+    if all(group.baseline is not None for group in groups):
+        return list(groups)
     strategy: Any = recipe.strategy
     greedy = replace(strategy, sampling=replace(strategy.sampling, temperature=0.0))
     tasks = [group.rollouts[0].task for group in groups]
     single = [asked(recipe, Request(task, 1, turns), turns, key) for task in tasks]
-    twins = engine.collect(greedy, single, recipe.env, key / "greedy")
+    twins = engine.collect(greedy, single, recipe.env, key / "greedy", cast=cast)
     if recipe.reward is not None:
         twins = judged(recipe.reward, twins)
     return [
@@ -202,8 +243,21 @@ def summary(groups: Sequence[Group]) -> dict[str, float]:
     levels = sorted({rollout.task.difficulty for rollout in scored})
     ends = Counter(rollout.end for rollout in rollouts)
     lengths = [sum(len(turn.node.tokens) for turn in r.turns) for r in scored]
+    terms = sorted({name for r in scored for name in r.terms})
+    roles = sorted({r.agent for r in scored})
     return {
         "success": mean(float(r.solved) for r in scored),
+        **{
+            f"{role}/{name}": mean(
+                x for r, x in zip(scored, values, strict=True) if r.agent == role
+            )
+            for name, values in (
+                ("success", [float(r.solved) for r in scored]),
+                ("reward", [r.reward for r in scored]),
+            )
+            for role in (roles if len(roles) > 1 else ())
+        },
+        **{f"terms/{n}": mean(r.terms[n] for r in scored if n in r.terms) for n in terms},
         **{
             f"success/{level:g}": mean(
                 float(r.solved) for r in scored if r.task.difficulty == level

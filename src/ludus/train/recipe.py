@@ -18,6 +18,7 @@ from ludus.curricula.uniform import Uniform
 from ludus.losses.objective import KL, NOW, Objective, Term, reads
 from ludus.types import (
     Batch,
+    Cast,
     Credit,
     Credited,
     Curriculum,
@@ -37,13 +38,17 @@ from ludus.weights.average import Over
 class Evaluation:
     """Success on tasks that training never sees: `tasks` of them, each attempted `answers` times.
 
-    every  steps between evaluations during training; 0 evaluates before and after only
+    every     steps between evaluations during training; 0 evaluates before and after only
+    strategy  how attempts are made here, where not as in training
+    role      whose attempts are measured, where a strategy makes those of several
     """
 
     tasks: int = 128
     answers: int = 1
     max_turns: int = 10
     every: int = 0
+    strategy: Strategy | None = None
+    role: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,57 +61,86 @@ class Budget:
 
 @runtime_checkable
 class Made(Protocol):
-    """A model that is made where it is not there yet, such as ludus.models.world_base.WorldBase."""
+    """A model that is made where it is not there yet, such as ludus.models.world_base.WorldBase.
 
-    def folder(self) -> Path: ...
+    `seed` is the run's, for those that are made anew for each, such as ludus.models.trained.Trained.
+    """
+
+    def folder(self, seed: int = 0) -> Path: ...
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What one run is made of.
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Weights that learn, and how.
 
-    env         the world; its `tasks("train")` are drawn from, its `tasks("test")` are held out for evaluation
-    strategy    how one attempt is produced
     credit      rewards to one number per token; a plain function (batch) -> [B,T] will do
     loss        one value per token; `over` says how they are averaged
-    reward      fills rewards that the environment does not give (verifiers, judges); None keeps the environment's
-    kl          a pull to the first weights, as a loss; `reference` keeps them (a KL in the reward needs it too)
+    kl          a pull to the reference weights, as a loss
+    reference   keep frozen weights for a KL, in the loss or in the reward: True for the policy's own first ones, or
+                others, named as `model` is
     terms       further losses on tokens of their own, each with its own denominator
     probes      name -> measure of each token, taken before the first update of a step (ludus.models.probes)
     select      batch -> [B,T] bool: the tokens that are learnt from, of those that the policy wrote
     critic      train a critic beside the policy, for credits that need values
     model       a shipped base by its name, a directory, a hub name, or one that makes itself
-    horizon     training step -> turns allowed
-    tasks, answers   per step: so many tasks, each attempted so often
-    budget      ends training before `steps` are done, so that recipes are compared at equal cost
     """
 
-    env: Env
-    strategy: Strategy
     credit: Credit | Callable[[Batch], Any]
     loss: Loss
     over: Over = "tokens"
-    reward: Reward | None = None
     kl: KL | None = None
     entropy: float = 0.0
     terms: tuple[Term, ...] = ()
     probes: Mapping[str, Probe] = field(default_factory=dict)
     select: Callable[[Batch], Tensor] | None = None
-    reference: bool = False
+    reference: bool | str | Made = False
     critic: bool = False
-    curriculum: Curriculum = field(default_factory=Uniform)
-    horizon: Horizon = field(default_factory=lambda: fixed(10))
     model: str | Made = "textcraft"
     optim: Optim = field(default_factory=Optim)
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(self.loss, self.over, self.kl, self.entropy, self.terms)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Weights that play and do not learn."""
+
+    model: str | Made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Policy):
+    """What one run is made of: a policy, and what it meets.
+
+    env         the world; its `tasks("train")` are drawn from, its `tasks("test")` are held out for evaluation
+    strategy    how one attempt is produced
+    reward      fills rewards that the environment does not give (verifiers, judges); None keeps the environment's
+    horizon     training step -> turns allowed
+    tasks, answers   per step: so many tasks, each attempted so often
+    budget      ends training before `steps` are done, so that recipes are compared at equal cost
+    others      further players by name, where `cast` says who plays which role; the recipe's own is called "policy"
+    """
+
+    env: Env
+    strategy: Strategy
+    reward: Reward | None = None
+    curriculum: Curriculum = field(default_factory=Uniform)
+    horizon: Horizon = field(default_factory=lambda: fixed(10))
     tasks: int = 16
     answers: int = 8
     steps: int = 100
     budget: Budget | None = None
     evaluation: Evaluation = field(default_factory=Evaluation)
+    others: Mapping[str, Policy | Frozen] = field(default_factory=dict)
+    cast: Cast | None = None
 
     @property
-    def objective(self) -> Objective:
-        return Objective(self.loss, self.over, self.kl, self.entropy, self.terms)
+    def policies(self) -> dict[str, Policy]:
+        """Those that learn, by name."""
+        learning = {n: p for n, p in self.others.items() if isinstance(p, Policy)}
+        return {"policy": self, **learning}
 
 
 class RecipeError(Explained, ValueError):
@@ -115,20 +149,33 @@ class RecipeError(Explained, ValueError):
 
 def check(recipe: Recipe) -> None:
     """Raise unless the pieces can go together; nothing is run."""
-    needs = as_credit(recipe.credit).needs
-    credit = _name(recipe.credit)
     for field_ in ("tasks", "answers", "steps"):
         if getattr(recipe, field_) < 1:
             raise RecipeError(f"{field_}={getattr(recipe, field_)}; give at least 1")
-    if "group" in needs and recipe.answers < 2:
+    for policy in recipe.policies.values():
+        _check_policy(policy, recipe)
+    _check_cast(recipe)
+    if recipe.horizon(1) < 1:
+        raise RecipeError(
+            f"the horizon allows {recipe.horizon(1)} turns at step 1; give at least 1"
+        )
+    if recipe.evaluation.max_turns < 1:
+        raise RecipeError(f"evaluation.max_turns={recipe.evaluation.max_turns}; give at least 1")
+
+
+def _check_policy(policy: Policy, recipe: Recipe) -> None:
+    needs = as_credit(policy.credit).needs
+    credit = _name(policy.credit)
+    if "group" in needs and recipe.answers < 2 and not getattr(recipe.strategy, "branches", False):
         raise RecipeError(
             f"{credit} compares the answers of a group, and the recipe asks for {recipe.answers}; "
             "give --set answers=8 (two or more), or a credit without groups such as ReinforcePlusPlus()"
         )
-    if "value" in needs and not recipe.critic:
+    if "value" in needs and not policy.critic:
         raise RecipeError(f"{credit} needs values, and the recipe has no critic; give critic=True")
-    asked = {name for loss in recipe.objective.losses for name in reads(loss)}
-    if ("ref_logp" in {*needs, *asked} or recipe.kl is not None) and not recipe.reference:
+    asked = {name for loss in policy.objective.losses for name in reads(loss)}
+    wants_reference = "ref_logp" in {*needs, *asked} or policy.kl is not None
+    if wants_reference and not policy.reference:
         raise RecipeError(
             "a KL needs the weights that it is measured from, and the recipe keeps none; give reference=True"
         )
@@ -138,18 +185,32 @@ def check(recipe: Recipe) -> None:
             "greedy; give a strategy with that field"
         )
     fields = {f.name for f in dataclasses.fields(Batch)}
-    for loss in recipe.objective.losses:
-        for name in set(reads(loss)) - set(NOW) - set(recipe.probes) - fields:
+    for loss in policy.objective.losses:
+        for name in set(reads(loss)) - set(NOW) - set(policy.probes) - fields:
             raise RecipeError(
                 f"{_name(loss)} reads {name!r}, which is neither a field of Batch nor a probe of the recipe; "
                 f"give probes={{{name!r}: ...}}, from ludus.models.probes"
             )
-    if recipe.horizon(1) < 1:
+
+
+def _check_cast(recipe: Recipe) -> None:
+    if recipe.others and recipe.cast is None:
         raise RecipeError(
-            f"the horizon allows {recipe.horizon(1)} turns at step 1; give at least 1"
+            f"there are other players, {', '.join(recipe.others)}, and nothing says who plays which role; "
+            "give a cast from ludus.curricula.roles"
         )
-    if recipe.evaluation.max_turns < 1:
-        raise RecipeError(f"evaluation.max_turns={recipe.evaluation.max_turns}; give at least 1")
+    if recipe.cast is None:
+        return
+    known = {"policy", *recipe.others}
+    played = set(recipe.cast.plays(1).values())
+    if strangers := played - known:
+        raise RecipeError(
+            f"the cast names {', '.join(sorted(strangers))}; the recipe's players are {', '.join(sorted(known))}"
+        )
+    if fixed_ := set(recipe.cast.learns(1)) - set(recipe.policies):
+        raise RecipeError(
+            f"{', '.join(sorted(fixed_))} should learn and cannot: give a Policy, not Frozen, in `others`"
+        )
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -29,7 +29,7 @@ class Machinery(Protocol):
     @property
     def engine(self) -> Engine: ...
     @property
-    def learner(self) -> Learner: ...
+    def learners(self) -> Mapping[str, Learner]: ...
     def save(self, folder: Path) -> None: ...
 
 
@@ -67,7 +67,7 @@ def run(
     )
     found = folder.restore()
     machinery = build()
-    engine, learner = machinery.engine, machinery.learner
+    engine, learners = machinery.engine, machinery.learners
     tasks = recipe.env.tasks("train")
     test = held_out(recipe.env, recipe.evaluation.tasks)
     clock = _Clock(0.0)
@@ -79,7 +79,8 @@ def run(
         state = State(**saved["state"])
         before = {k: Interval(**v) for k, v in saved["before"].items()}
         clock = _Clock(saved["seconds"])
-        learner.load(found.load("learner"))
+        for name, saved_learner in found.load("learner").items():
+            learners[name].load(saved_learner)
         engine.publish(state.step)
     drawn = trackers(out, state.step)
 
@@ -88,7 +89,13 @@ def run(
         def measure(step: int, phase: store.Phase) -> dict[str, Interval]:
             began = time.perf_counter()
             groups = evaluate(
-                engine, recipe.strategy, recipe.env, test, recipe.evaluation, Key(seed) / "eval"
+                engine,
+                recipe.evaluation.strategy or recipe.strategy,
+                recipe.env,
+                test,
+                recipe.evaluation,
+                Key(seed) / "eval",
+                cast=recipe.cast.plays(max(1, step)) if recipe.cast else None,
             )
             if phase != "train":
                 store.write(out, groups, step=step, phase=phase)
@@ -103,7 +110,8 @@ def run(
                 "seconds": clock(),
                 "before": {k: asdict(v) for k, v in (before or {}).items()},
             }
-            parts = {"loop": loop, "learner": learner.state()}
+            learnt = {name: learner.state() for name, learner in learners.items()}
+            parts = {"loop": loop, "learner": learnt}
             folder.save(state.step, parts, score=None if held is None else held.mean)
             bar.spent("checkpoint", time.perf_counter() - began)
 
@@ -111,7 +119,7 @@ def run(
             before = measure(0, "before")
             bar.note(f"before: success {before['success']} on {len(test)} held-out tasks")
             save(before["success"])
-        steps = train(recipe, engine, learner, tasks, state, seed=seed, done=bar.attempt)
+        steps = train(recipe, engine, learners, tasks, state, seed=seed, done=bar.attempt)
         for reached, told in steps:
             state = reached
             held, every = None, recipe.evaluation.every
@@ -167,6 +175,7 @@ def evaluate(
     evaluation: Evaluation,
     key: Key,
     *,
+    cast: Mapping[str, str] | None = None,
     done: Callable[[Rollout], None] = lambda rollout: None,
 ) -> list[Group]:
     """Attempts at held-out tasks; the same key gives the same worlds and the same random numbers to every model."""
@@ -174,7 +183,13 @@ def evaluate(
         Request(task, evaluation.answers, evaluation.max_turns, seed=world(key, task))
         for task in tasks
     ]
-    return engine.collect(strategy, requests, env, key, done=done)
+    groups = engine.collect(strategy, requests, env, key, cast=cast, done=done)
+    if not evaluation.role:
+        return groups
+    return [
+        replace(g, rollouts=tuple(r for r in g.rollouts if r.agent == evaluation.role))
+        for g in groups
+    ]
 
 
 def _left(recipe: Recipe, state: State, checkpoint_every: int) -> dict[str, int]:

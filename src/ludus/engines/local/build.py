@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,22 +15,36 @@ from ludus.engines.local.learner import LocalLearner
 from ludus.engines.local.model import CausalModel, load
 from ludus.engines.local.sampler import LocalSampler
 from ludus.models import base
-from ludus.train.recipe import Made, Recipe, check
+from ludus.train.recipe import Made, Policy, Recipe, check
 
 
 @dataclass(frozen=True)
 class Local:
-    """The parts that share one model in this process."""
+    """The parts that share their models in this process."""
 
-    model: CausalModel
-    renderer: Renderer
+    models: Mapping[str, tuple[CausalModel, Renderer]]  # of those that learn, by name
     engine: LocalEngine
-    learner: LocalLearner
+    learners: Mapping[str, LocalLearner]
+
+    @property
+    def model(self) -> CausalModel:
+        """Of the recipe's own policy."""
+        return self.models["policy"][0]
+
+    @property
+    def renderer(self) -> Renderer:
+        return self.models["policy"][1]
+
+    @property
+    def learner(self) -> LocalLearner:
+        return self.learners["policy"]
 
     def save(self, folder: Path) -> None:
-        """The policy as a transformers folder: weights, config, tokenizer."""
-        self.model.module.save_pretrained(folder)
-        self.renderer.tokenizer.save_pretrained(folder)
+        """The policy as a transformers folder: weights, config, tokenizer; others in folders beside it, by name."""
+        for name, (model, renderer) in self.models.items():
+            where = folder if name == "policy" else folder.with_name(f"{folder.name}-{name}")
+            model.module.save_pretrained(where)
+            renderer.tokenizer.save_pretrained(where)
 
 
 def build(
@@ -41,32 +56,46 @@ def build(
     deadline: float = 60.0,
     overlap: int | None = 8,
 ) -> Local:
-    """Raise on pieces that cannot go together, load the model, and see that sampler and learner agree.
+    """Raise on pieces that cannot go together, load the models, and see that samplers and learners agree.
 
     model  a base that ships with Ludus, a directory or a hub name; empty for the recipe's own
     """
     check(recipe)
     torch.manual_seed(seed)  # of fresh heads alone: sampling has keys
-    policy, renderer = open_model(model or recipe.model, device=device)
-    sampler = LocalSampler(policy, renderer)
-    check_agreement(policy, sampler)
-    learner = LocalLearner(
+    models, samplers, learners = {}, {}, {}
+    for name, player in {"policy": recipe, **recipe.others}.items():
+        policy, renderer = open_model(
+            model if model and name == "policy" else player.model, device=device, seed=seed
+        )
+        samplers[name] = LocalSampler(policy, renderer)
+        check_agreement(policy, samplers[name])
+        if isinstance(player, Policy):
+            models[name] = policy, renderer
+            learners[name] = _learner(player, policy, device, seed)
+    return Local(models, LocalEngine(samplers, deadline=deadline, overlap=overlap), learners)
+
+
+def _learner(player: Policy, policy: CausalModel, device: str, seed: int) -> LocalLearner:
+    reference = player.reference
+    if not isinstance(reference, bool):
+        reference = open_model(reference, device=device, seed=seed)[0]
+    return LocalLearner(
         policy,
-        recipe.objective,
-        recipe.optim,
-        reference=recipe.reference,
-        critic=recipe.critic,
-        probes=recipe.probes,
+        player.objective,
+        player.optim,
+        reference=reference,
+        critic=player.critic,
+        probes=player.probes,
         seed=seed,
     )
-    engine = LocalEngine(sampler, deadline=deadline, overlap=overlap)
-    return Local(policy, renderer, engine, learner)
 
 
-def open_model(name: str | Path | Made, *, device: str = "auto") -> tuple[CausalModel, Renderer]:
+def open_model(
+    name: str | Path | Made, *, device: str = "auto", seed: int = 0
+) -> tuple[CausalModel, Renderer]:
     """A base that makes itself, a shipped one by its name, a directory or a hub name."""
     if isinstance(name, Made):
-        where: str | Path = name.folder()
+        where: str | Path = name.folder(seed)
     else:
         where = base.folder(str(name)) if str(name) in base.SHIPPED else name
     model, tokenizer = load(where, device=device)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from ludus.engines.local.sampler import LocalSampler
@@ -23,19 +23,30 @@ class LocalEngine:
     """Requests to groups, by continuous batching in this process.
 
     Args:
-        sampler:   the policy.
+        sampler:   the policy; or several by name, where a recipe casts them.
         deadline:  seconds that one environment call may take.
         overlap:   decoding ticks during which a waiting environment is not waited for (see above).
     """
 
     def __init__(
-        self, sampler: LocalSampler, *, deadline: float = 60.0, overlap: int | None = 8
+        self,
+        sampler: LocalSampler | Mapping[str, LocalSampler],
+        *,
+        deadline: float = 60.0,
+        overlap: int | None = 8,
     ) -> None:
-        self.sampler, self.deadline, self.overlap = sampler, deadline, overlap
+        self.samplers = {"policy": sampler} if isinstance(sampler, LocalSampler) else dict(sampler)
+        self.deadline, self.overlap = deadline, overlap
         self._loop = asyncio.new_event_loop()
 
+    @property
+    def sampler(self) -> LocalSampler:
+        """Of the recipe's own policy."""
+        return self.samplers["policy"]
+
     def publish(self, version: int) -> None:
-        self.sampler.publish(version)
+        for sampler in self.samplers.values():
+            sampler.publish(version)
 
     def close(self) -> None:
         self._loop.close()
@@ -47,13 +58,18 @@ class LocalEngine:
         env: Env | None,
         key: Key,
         *,
+        cast: Mapping[str, str] | None = None,
         done: Callable[[Rollout], None] = lambda rollout: None,
     ) -> list[Group]:
         """One group a request, in order. `done` is called as each rollout ends, for progress bars.
 
+        With a cast (role -> name of a policy) the strategy is given a mapping from role to sampler.
+
         Randomness is named by (key, task, answer): not by the order of the requests or of their ends.
         """
-        return self._loop.run_until_complete(self._collect(strategy, requests, env, key, done))
+        return self._loop.run_until_complete(
+            self._collect(strategy, requests, env, key, cast, done)
+        )
 
     async def _collect(
         self,
@@ -61,17 +77,21 @@ class LocalEngine:
         requests: Sequence[Request],
         env: Env | None,
         key: Key,
+        cast: Mapping[str, str] | None,
         done: Callable[[Rollout], None],
     ) -> list[Group]:
-        schedule = _Schedule(self.sampler, self.overlap)
+        schedule = _Schedule(list(self.samplers.values()), self.overlap)
+        sampler: Any = self.samplers["policy"]
+        if cast is not None:
+            sampler = {role: self.samplers[name] for role, name in cast.items()}
         world = Guarded(env, self.deadline, schedule) if env is not None else None
-        room = asyncio.Semaphore(self.sampler.max_rows)
+        room = asyncio.Semaphore(min(s.max_rows for s in self.samplers.values()))
 
         async def attempt(request: Request, name: Key) -> list[Rollout]:
             async with room:
                 schedule.live += 1
                 try:
-                    made = await strategy(request, self.sampler, world, name)
+                    made = await strategy(request, sampler, world, name)
                 finally:
                     schedule.live -= 1
             rollouts = [made] if isinstance(made, Rollout) else list(made)
@@ -96,16 +116,20 @@ class LocalEngine:
 
 
 class _Schedule:
-    """Decides when the sampler ticks: when every live rollout waits, for tokens or for something outside."""
+    """Decides when the samplers tick: when every live rollout waits, for tokens or for something outside."""
 
-    def __init__(self, sampler: LocalSampler, overlap: int | None) -> None:
-        self.sampler, self.overlap = sampler, overlap
+    def __init__(self, samplers: Sequence[LocalSampler], overlap: int | None) -> None:
+        self.samplers, self.overlap = samplers, overlap
         self.live = 0
         self.tick = 0
         self._due: dict[int, int] = {}  # ticket -> the tick at which it joins again
         self._back: dict[int, asyncio.Future] = {}  # returned early, waiting for that tick
         self._returned = asyncio.Event()
         self._tickets = 0
+
+    @property
+    def parked(self) -> int:
+        return sum(sampler.parked for sampler in self.samplers)
 
     def leave(self) -> int:
         self._tickets += 1
@@ -136,16 +160,18 @@ class _Schedule:
                     await asyncio.sleep(0)
                     continue
                 if self.overlap is not None:
-                    if not self.sampler.parked:  # nothing to decode until the next one is due
+                    if not self.parked:  # nothing to decode until the next one is due
                         self.tick = max(self.tick, min(self._due.values()))
                     if due := [t for t, tick in self._due.items() if tick <= self.tick]:
                         await self._join(due)
                         continue
-                elif not self.sampler.parked:
+                elif not self.parked:
                     self._returned.clear()
                     await self._returned.wait()
                     continue
-                self.sampler.tick()
+                for sampler in self.samplers:
+                    if sampler.parked:
+                        sampler.tick()
                 self.tick += 1
             return [task.result() for task in tasks]
         finally:
@@ -157,7 +183,7 @@ class _Schedule:
         """Let every rollout run until it waits for tokens or for something outside."""
         await asyncio.sleep(0)
         spins = 0
-        while self.live > self.sampler.parked + len(self._due):
+        while self.live > self.parked + len(self._due):
             spins += 1  # a strategy that waits for something of its own is waited for, without burning a core
             await asyncio.sleep(0 if spins < 1000 else 0.001)
 

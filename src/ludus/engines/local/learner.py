@@ -47,7 +47,7 @@ class LocalLearner:
         model:      the policy; the sampler may share it.
         objective:  what an update minimises.
         probes:     name -> what to measure before an update, for `Batch.probes`.
-        reference:  keep a frozen copy of the first weights, for `Batch.ref_logp`.
+        reference:  frozen weights for `Batch.ref_logp`; True keeps a copy of the first ones.
         critic:     keep and train a critic, for `Batch.value`.
     """
 
@@ -57,7 +57,7 @@ class LocalLearner:
         objective: Objective,
         optim: Optim,
         *,
-        reference: bool = False,
+        reference: bool | CausalModel = False,
         critic: bool = False,
         probes: Mapping[str, Probe] | None = None,
         seed: int = 0,
@@ -68,13 +68,21 @@ class LocalLearner:
         self.steps = 0
         if optim.checkpointing:
             model.module.gradient_checkpointing_enable({"use_reentrant": False})
-        self.reference = CausalModel(copy.deepcopy(model.module)) if reference else None
+        self.reference = (
+            CausalModel(copy.deepcopy(model.module)) if reference is True else (reference or None)
+        )
         if self.reference is not None:
             self.reference.module.requires_grad_(False)
         self.critic = Critic(model) if critic else None
-        self._adam = _adam(model.module.parameters(), optim.lr, optim)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what the optimisers remember; the weights stay."""
+        self._adam = _adam(self.model.module.parameters(), self.optim.lr, self.optim)
         self._critic_adam = (
-            _adam(self.critic.parameters(), optim.critic_lr, optim) if self.critic else None
+            _adam(self.critic.parameters(), self.optim.critic_lr, self.optim)
+            if self.critic
+            else None
         )
 
     @torch.no_grad()
