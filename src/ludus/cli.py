@@ -96,6 +96,7 @@ class Run:
         from ludus.train.progress import Silent, progress
         from ludus.train.recipe import describe
         from ludus.train.run import run
+        from ludus.train.study import Study, run_study, shown, silent
         from ludus.train.trackers import open_trackers
 
         recipe = chosen(self.recipe, self.variant, self.set, self.model, self.steps)
@@ -103,6 +104,17 @@ class Run:
         out = self.out or fresh(Path("runs"), Path(self.recipe).stem)
         if self.resume and self.out is None:
             raise SystemExit("--resume wants --out, the folder of the run to go on with")
+        if isinstance(recipe, Study):
+            track = silent if self.quiet else shown
+            told = run_study(
+                recipe, out, name=name, seed=self.seed, resume=self.resume, track=track
+            )
+            if not self.quiet:
+                table = Table("measure", "value", title=f"{name}, seed {self.seed}")
+                for measure, value in told.items():
+                    table.add_row(measure, f"{value:.4g}")
+                console.print(table, f"all of it lies in {out}")
+            return
         result = run(
             recipe,
             lambda: build(recipe, seed=self.seed, device=self.device, deadline=self.deadline),
@@ -173,6 +185,7 @@ class Eval:
         from ludus.engines.local.sampler import LocalSampler
         from ludus.evals.metrics import table
         from ludus.train.folder import RunFolder
+        from ludus.train.recipe import Recipe
         from ludus.train.run import evaluate, held_out
         from ludus.types import Key
 
@@ -196,7 +209,9 @@ class Eval:
             answers=self.answers,
             max_turns=self.turns or recipe.evaluation.max_turns,
         )
-        strategy: Any = recipe.strategy
+        if not isinstance(recipe, Recipe):
+            raise SystemExit(f"{task} has no held-out tasks; `ludus run {task}` measures it")
+        strategy: Any = recipe.evaluation.strategy or recipe.strategy
         sampling = replace(strategy.sampling, temperature=self.temperature)
         policy, renderer = open_model(model, device=self.device)
         engine = LocalEngine(LocalSampler(policy, renderer))
@@ -278,14 +293,18 @@ def chosen(
     model: str = "",
     steps: int | None = None,
 ) -> Any:
-    """A recipe as the command line asks for it."""
+    """A recipe (or a study) as the command line asks for it."""
     from ludus.train.override import override
     from ludus.train.recipe import Recipe
+    from ludus.train.study import Study
+
+    def is_one(value: Any) -> bool:
+        return isinstance(value, Recipe | Study) and not isinstance(value, type)
 
     module = recipes.load(name)
-    recipe = getattr(module, variant, None)
-    if not isinstance(recipe, Recipe):
-        there = [k for k, v in vars(module).items() if isinstance(v, Recipe)]
+    recipe: Any = getattr(module, variant, None)
+    if not is_one(recipe):
+        there = [k for k, v in vars(module).items() if is_one(v)]
         raise recipes.UnknownRecipe(
             f"{name} has no recipe value {variant!r}; it has {', '.join(there)}"
         )
@@ -293,6 +312,8 @@ def chosen(
         recipe = override(recipe, change)
     if model:
         recipe = replace(recipe, model=model)
+    if steps is not None and not isinstance(recipe, Recipe):
+        raise SystemExit(f"{name} is no training run and has no --steps; see its fields with --set")
     return recipe if steps is None else replace(recipe, steps=steps)
 
 

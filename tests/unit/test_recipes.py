@@ -17,16 +17,17 @@ from ludus.models import tiny
 from ludus.models.world_base import WorldBase
 from ludus.train.loop import start, train
 from ludus.train.recipe import Recipe, check, describe
+from ludus.train.study import Study
 from ludus.types import End, Group
 
 ENTRIES = list(recipes.entries())
 NAMES = [entry.id for entry in ENTRIES]
 
 
-def named(module: ModuleType) -> Iterator[tuple[str, Recipe]]:
-    """Every Recipe of a module, those of `arms` included."""
+def named(module: ModuleType) -> Iterator[tuple[str, Recipe | Study]]:
+    """Every Recipe and Study of a module, those of `arms` included."""
     for name, value in vars(module).items():
-        if isinstance(value, Recipe):
+        if isinstance(value, Recipe | Study) and not isinstance(value, type):
             yield name, value
     yield from getattr(module, "arms", {}).items()
 
@@ -36,7 +37,8 @@ def test_every_recipe_goes_together(name: str) -> None:
     found = dict(named(recipes.load(name)))
     assert "recipe" in found
     for variant, recipe in found.items():
-        check(recipe)
+        if isinstance(recipe, Recipe):
+            check(recipe)
         assert json.dumps(describe(recipe)), variant
 
 

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from ludus.evals.metrics import Interval, t_interval
-from ludus.train.recipe import Recipe
 
 Verdict = Literal["holds", "does not hold", "inconclusive"]
-Outcome = Mapping[
-    str, float
-]  # of one run: "before", "after" (held-out success), "steps", "turns", "tokens"
+Outcome = Mapping[str, float]  # of one run: see ludus.train.replicate.outcome
+T = TypeVar("T")  # a Recipe, or a Study
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,9 @@ class Claim:
     """`measure` of `better` exceeds that of `worse` by more than `margin`, seed by seed.
 
     better, worse  names of arms of the recipe file's `arms`; worse None compares with `better` before training
-    measure        of an outcome: "after", held-out success at the end of training, or a metric of the last step, such
-                   as "last/entropy"
+    measure        of an outcome: "after", held-out success at the end of training; a metric of the last step, such as
+                   "last/entropy"; or what a study measures
+    against        measure of `worse`, where it is another
     """
 
     text: str
@@ -34,6 +33,7 @@ class Claim:
     worse: str | None
     margin: float
     measure: str = "after"
+    against: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,8 @@ def judge(claim: Claim, outcomes: Mapping[str, Sequence[Outcome]]) -> Judged:
     holds if the interval of the difference lies above the margin, does not hold if below, else inconclusive.
     """
     better = np.array([outcome[claim.measure] for outcome in outcomes[claim.better]])
-    if claim.worse is None:
-        other = np.array([outcome["before"] for outcome in outcomes[claim.better]])
-    else:
-        other = np.array([outcome[claim.measure] for outcome in outcomes[claim.worse]])
+    against = claim.against or ("before" if claim.worse is None else claim.measure)
+    other = np.array([outcome[against] for outcome in outcomes[claim.worse or claim.better]])
     if len(better) != len(other) or len(better) < 2:
         raise ValueError(
             f"{len(better)} runs of {claim.better!r} against {len(other)}: a claim wants the same seeds, two or more"
@@ -67,10 +65,10 @@ def judge(claim: Claim, outcomes: Mapping[str, Sequence[Outcome]]) -> Judged:
 
 
 def replicate(
-    arms: Mapping[str, Recipe],
+    arms: Mapping[str, T],
     claims: Sequence[Claim],
     seeds: Sequence[int],
-    run: Callable[[str, Recipe, int], Outcome],
+    run: Callable[[str, T, int], Outcome],
 ) -> tuple[dict[str, list[Outcome]], list[Judged]]:
     """Run every arm that a claim names with every seed, then judge every claim."""
     wanted = {name for claim in claims for name in (claim.better, claim.worse) if name}
@@ -88,12 +86,13 @@ def as_json(
     outcomes: Mapping[str, Sequence[Outcome]], judged: Sequence[Judged], seeds: Sequence[int]
 ) -> dict[str, object]:
     """What docs/replications/ID.json holds, besides versions and the command."""
+    measured = dict.fromkeys(["after", *(j.claim.measure for j in judged)])
     return {
         "seeds": list(seeds),
         "arms": {
             name: {
                 "runs": [dict(run) for run in runs],
-                "after": _over_seeds([run["after"] for run in runs]),
+                **{m: _over_seeds([run[m] for run in runs]) for m in measured if m in runs[0]},
             }
             for name, runs in outcomes.items()
         },

@@ -15,6 +15,7 @@ from ludus.train.folder import RunFolder, versions
 from ludus.train.progress import progress
 from ludus.train.recipe import Recipe
 from ludus.train.run import run
+from ludus.train.study import Study, run_study, shown
 
 
 def replicate_recipe(
@@ -26,19 +27,11 @@ def replicate_recipe(
     if not getattr(module, "claims", ()):
         raise recipes.UnknownRecipe(f"{name} makes no claims; give its file `arms` and `claims`")
 
-    def one(arm: str, recipe: Recipe, seed: int) -> Outcome:
+    def one(arm: str, recipe: Recipe | Study, seed: int) -> Outcome:
         folder = out / stem / f"{arm.replace(' ', '-')}-{seed}"
         if not (folder / "summary.json").exists():
             say(f"{stem}: {arm}, seed {seed}")
-            run(
-                recipe,
-                lambda: build(recipe, seed=seed),
-                folder,
-                name=f"{name}:{arm}",
-                seed=seed,
-                resume=folder.exists(),
-                progress=lambda total, done: progress(total, done=done),
-            )
+            _run(recipe, folder, f"{name}:{arm}", seed)
         return outcome(folder)
 
     outcomes, judged = replicate(module.arms, module.claims, list(seeds), one)
@@ -56,11 +49,33 @@ def replicate_recipe(
     return told
 
 
+def _run(recipe: Recipe | Study, folder: Path, name: str, seed: int) -> None:
+    """From the beginning, or on from where it was stopped."""
+    if not isinstance(recipe, Recipe):
+        run_study(recipe, folder, name=name, seed=seed, resume=folder.exists(), track=shown)
+        return
+    run(
+        recipe,
+        lambda: build(recipe, seed=seed),
+        folder,
+        name=name,
+        seed=seed,
+        resume=folder.exists(),
+        progress=lambda total, done: progress(total, done=done),
+    )
+
+
 def outcome(folder: Path) -> dict[str, float]:
-    """What a finished run gives a claim: held-out success, cost, and "last/NAME" of the last step's metrics."""
+    """What a finished run gives a claim.
+
+    Of training: held-out success, cost, "last/NAME" of the last step's metrics. Of a study: what it measured.
+    """
     read = RunFolder(folder)
-    summary, last = read.summary, read.lines("metrics.jsonl")[-1]
+    summary = read.summary
     assert summary is not None
+    if "measures" in summary:
+        return {**summary["measures"], "seconds": summary["seconds"]}
+    last = read.lines("metrics.jsonl")[-1]
     return {
         "before": summary["before"]["success"]["mean"],
         "after": summary["after"]["success"]["mean"],
@@ -87,13 +102,29 @@ def page(told: dict[str, Any], doc: str) -> str:
             f"| {d['mean']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}) | **{claim['verdict']}** |"
         )
     lines += ["", "## Runs", "", f"Written by `{told['command']}` (seeds {seeds}).", ""]
-    lines += ["| arm | seed | before | after | steps | turns | tokens | seconds |"]
-    lines += ["|---|---|---|---|---|---|---|---|"]
+    shown = _columns(told)
+    lines += [f"| arm | seed | {' | '.join(shown)} |", "|---" * (2 + len(shown)) + "|"]
     for arm, found in told["arms"].items():
         for seed, r in zip(told["seeds"], found["runs"], strict=True):
-            lines.append(
-                f"| {arm} | {seed} | {r['before']:.3f} | {r['after']:.3f} | {r['steps']:.0f} "
-                f"| {r['turns']:,.0f} | {r['tokens']:,.0f} | {r['seconds']:.0f} |"
-            )
+            cells = " | ".join(_cell(r.get(name)) for name in shown)
+            lines.append(f"| {arm} | {seed} | {cells} |")
     used = ", ".join(f"{name} {number}" for name, number in told["versions"].items())
     return "\n".join([*lines, "", f"Versions: {used}.", ""])
+
+
+TRAINING = ("before", "after", "steps", "turns", "tokens", "seconds")
+
+
+def _columns(told: dict[str, Any]) -> list[str]:
+    """What the table of runs shows: of training the usual, and what a claim measures; of a study all."""
+    runs = [run for arm in told["arms"].values() for run in arm["runs"]]
+    if all("after" in run and "steps" in run for run in runs):
+        asked = {claim["measure"] for claim in told["claims"]}
+        return [*TRAINING, *sorted(asked - set(TRAINING))]
+    return sorted({name for run in runs for name in run})
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 20 else f"{value:.3f}".removesuffix(".000")
