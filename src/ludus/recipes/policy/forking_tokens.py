@@ -75,7 +75,7 @@ recipe = Recipe(
     select=top,
     horizon=fixed(1),
     model=WorldBase(world, share=0.0),
-    optim=Optim(lr=5e-4, betas=(0.9, 0.999)),
+    optim=Optim(lr=3e-4, betas=(0.9, 0.999)),
     tasks=24,
     answers=8,
     steps=240,

@@ -48,7 +48,7 @@ recipe = Recipe(
     optim=Optim(lr=5e-4, betas=(0.9, 0.999), updates=4),
     tasks=24,
     answers=8,
-    steps=120,
+    steps=160,
     evaluation=Evaluation(tasks=128, answers=8, max_turns=1),
 )
 
