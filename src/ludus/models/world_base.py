@@ -31,6 +31,14 @@ from ludus.types import Key
 
 
 @dataclass(frozen=True)
+class Stage:
+    """So many steps of games in which the player knows what to do in this share of its turns."""
+
+    steps: int
+    share: float
+
+
+@dataclass(frozen=True)
 class WorldBase:
     """How a base is made.
 
@@ -40,6 +48,10 @@ class WorldBase:
     turns   most turns of a game
     shown   weight of a token that the world writes, against one of the player's
     adam    peak rate of AdamW, reached after `warmup` steps and falling to 0 over the last third
+    first   stages before that one, such as Stage(600, 0.9): what must be copied out of the context is learnt from many
+            good games, what is then forgotten from a few poor ones
+    muon    rate of Muon for the matrices of the body, with which copying is learnt in a quarter of the steps; 0 leaves
+            them to AdamW
     """
 
     world: World
@@ -50,6 +62,8 @@ class WorldBase:
     shown: float = 0.1
     adam: float = 4e-3
     warmup: int = 30
+    first: tuple[Stage, ...] = ()
+    muon: float = 0.0
     size: tiny.Size = dataclasses.field(
         default_factory=lambda: tiny.Size(
             hidden=64, layers=2, heads=4, shared=2, head=16, inner=192
@@ -86,8 +100,9 @@ class WorldBase:
     def texts(self) -> Iterator[list[list[str]]]:
         """The games of each step as pieces of text: prompt, said, shown, said ... said."""
         tasks = self.world.tasks("train")
-        player = mixed(self.world, self.share)
-        for step in range(self.steps):
+        shares = [s.share for s in self.first for _ in range(s.steps)] + [self.share] * self.steps
+        for step, share in enumerate(shares):
+            player = mixed(self.world, share)
             rng = (Key(self.seed) / "world base" / step).generator()
             games = [
                 play(self.world, tasks[int(i)], int(rng.integers(2**31)), player, rng, self.turns)
@@ -106,21 +121,30 @@ class WorldBase:
         try:
             tokenizer = tiny.tokenizer(self.world.words())
             model = CausalModel(tiny.model(self.size, len(tokenizer), self.seed))
-            adam = torch.optim.AdamW(
-                model.module.parameters(), self.adam, betas=(0.9, 0.98), weight_decay=0.0
-            )
-            work = track(self.texts(), f"base of {self.world.name}", self.steps, disable=not show)
+            movers = self._optimisers(model.module)
+            steps = self.steps + sum(stage.steps for stage in self.first)
+            work = track(self.texts(), f"base of {self.world.name}", steps, disable=not show)
             for step, texts in enumerate(work):
-                adam.param_groups[0]["lr"] = self.adam * min(
-                    1.0, (step + 1) / self.warmup, 3 * (self.steps - step) / self.steps
-                )
+                rate = min(1.0, (step + 1) / self.warmup, 3 * (steps - step) / steps)
                 base.loss_of(model, *self._encoded(texts, tokenizer)).backward()
                 torch.nn.utils.clip_grad_norm_(model.module.parameters(), 1.0)
-                adam.step()
-                adam.zero_grad()
+                for mover, peak in movers:
+                    mover.param_groups[0]["lr"] = peak * rate
+                    mover.step()
+                    mover.zero_grad()
             return model.module, tokenizer
         finally:
             torch.set_num_threads(threads)
+
+    def _optimisers(self, model: PreTrainedModel) -> list[tuple[torch.optim.Optimizer, float]]:
+        """Each with its peak rate."""
+        if not self.muon:
+            adam = torch.optim.AdamW(
+                model.parameters(), self.adam, betas=(0.9, 0.98), weight_decay=0.0
+            )
+            return [(adam, self.adam)]
+        settings = base.Settings(muon=self.muon, adam=self.adam)
+        return list(zip(base.optimisers(model, settings), (self.muon, self.adam), strict=True))
 
     def _encoded(
         self, texts: list[list[str]], tokenizer: Any
