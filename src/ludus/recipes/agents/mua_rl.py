@@ -43,7 +43,7 @@ recipe = Recipe(
     kl=KL(0.001, k3),
     reference=True,
     horizon=fixed(10),
-    model=WorldBase(Shop(), share=0.5, steps=400, turns=10),
+    model=WorldBase(Shop(), share=0.9, steps=900, turns=10, muon=0.02, adam=2e-3),
     optim=Optim(lr=5e-4),
     tasks=16,
     answers=8,

@@ -43,10 +43,10 @@ recipe = Recipe(
     curriculum=Adaptive(keep=4, ask=8, rounds=4, rule="balanced"),
     horizon=fixed(1),
     model=WorldBase(world, share=0.0),
-    optim=Optim(lr=5e-4, betas=(0.9, 0.999)),
+    optim=Optim(lr=3e-4, betas=(0.9, 0.999)),
     tasks=16,
     answers=4,  # that are learnt from; how many are sampled is the curriculum's to say
-    steps=120,
+    steps=150,
     evaluation=Evaluation(tasks=512, max_turns=1),
 )
 
