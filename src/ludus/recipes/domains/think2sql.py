@@ -54,7 +54,7 @@ recipe = Recipe(
     optim=Optim(lr=3e-4, max_norm=0.2),
     tasks=16,
     answers=16,
-    steps=120,
+    steps=60,
     evaluation=Evaluation(tasks=128, answers=4, max_turns=1),
 )
 
