@@ -70,7 +70,7 @@ paper = replace(
     evaluation=Evaluation(tasks=128, max_turns=1),
 )
 
-whole = 30_000  # rollouts
+whole = 15_360  # rollouts: 60 steps
 arms = {
     f"{reward}, {when}": replace(variant, steps=10_000, budget=Budget("rollouts", rollouts))
     for reward, variant in {"tables": recipe, "execution": execution}.items()
