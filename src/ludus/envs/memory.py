@@ -51,12 +51,15 @@ class State:
 class Memory:
     """As SUPO's demonstration has it: twelve pages of 40 tokens; `replace(env, turns=24)` is the longer test.
 
-    turns      pages, each with one fact
+    turns      pages
+    facts      how many of the pages hold a fact; then the chatter has no colours, so that a small base learns to copy
+               the one that counts. 0, the default, puts one on each page, among colours that do not count
     sentences  on a page, of five tokens each (three words, a thing and a full stop): eight make 40 tokens
     """
 
     turns: int = 12
     sentences: int = 8
+    facts: int = 0
     train: int = 2048
     test: int = 256
     seed: int = 0
@@ -68,6 +71,10 @@ class Memory:
                 f"turns={self.turns}, sentences={self.sentences}; give 1 to {len(NAMES)} turns (each has a name "
                 "of its own), and at least one sentence"
             )
+        if not 0 <= self.facts <= self.turns:
+            raise ValueError(
+                f"facts={self.facts}; give 1 to {self.turns} for so many pages, or 0 for all"
+            )
 
     def start(self, split: Split, index: int) -> State:
         """The test split gets the tasks whose facts and question hash to it."""
@@ -75,23 +82,26 @@ class Memory:
         return draw_for(split, key, self.draw, lambda state: (state.facts, state.asked))
 
     def draw(self, rng: np.random.Generator) -> State:
-        chatter = (NAMES, VERBS, COLOURS, THINGS)
+        chatter = (NAMES, VERBS, THINGS) if self.facts else (NAMES, VERBS, COLOURS, THINGS)
         names = [NAMES[place] for place in rng.permutation(len(NAMES))[: self.turns]]
         colours = [COLOURS[place] for place in rng.integers(len(COLOURS), size=self.turns)]
         places = rng.integers(self.sentences, size=self.turns)
-        drawn = rng.integers(
-            [len(words) for words in chatter], size=(self.turns, self.sentences, 4)
-        )
+        sizes = [len(words) for words in chatter]
+        drawn = rng.integers(sizes, size=(self.turns, self.sentences, len(chatter)))
+        told = list(range(self.turns))
+        if self.facts:
+            told = sorted(rng.permutation(self.turns)[: self.facts].tolist())
         pages = []
         for turn, name in enumerate(names):
             lines = [
                 " ".join(words[place] for words, place in zip(chatter, line, strict=True)) + "."
                 for line in drawn[turn].tolist()
             ]
-            lines[places[turn]] = f"{name} keeps {colours[turn]} keys."
+            if turn in told:
+                lines[places[turn]] = f"{name} keeps {colours[turn]} keys."
             pages.append(" ".join(lines))
-        facts = tuple(zip(names, colours, strict=True))
-        return State(facts, tuple(pages), int(rng.integers(self.turns)))
+        facts = tuple((names[turn], colours[turn]) for turn in told)
+        return State(facts, tuple(pages), int(rng.integers(len(facts))))
 
     # ------------------------------------------------------------------------------------ players
 

@@ -20,8 +20,8 @@ from ludus.types import Key
 
 @dataclass(frozen=True)
 class MemoryBase(WorldBase):
-    """A summary has one sentence of each page: those of the summary before it, and of each page since the sentence
-    that counts in a `share` of the cases, else any. Answers are right in this share where the context tells them.
+    """A summary has the sentences of the summary before it, and of each page since, in a `share` of the cases, what
+    counts on it, and else any sentence. Answers are right where the context tells them; half of the texts end in one.
 
     instruction, heading   as in the recipe's Summarise
     span                   most pages between two summaries
@@ -46,34 +46,41 @@ class MemoryBase(WorldBase):
     def context(self, state: State, rng: np.random.Generator) -> list[str]:
         """Pieces of one context: prompt, said, shown, said ... said."""
         pages = state.pages
-        begin = int(rng.integers(1, len(pages) + 1))  # the first page after the summary
-        until = int(rng.integers(begin, min(len(pages), begin + self.span) + 1))
+        asked = rng.random() < 0.5
+        last = len(pages) if asked else int(rng.integers(1, len(pages) + 1))
+        begin = int(
+            rng.integers(max(1, last - self.span), last + 1)
+        )  # the first page after the summary
         old = self.kept(pages[1:begin], rng) if begin > 1 else []
         opening = pages[0]
         if old:
             opening += f"\n\n{self.heading}\n{' '.join(old)}"
-        shown = [opening, *pages[begin:until]]
-        if until == len(pages) and rng.random() < 0.5:
+        shown = [opening, *pages[begin:last]]
+        if asked:
             shown.append(state.question)
             said = self.answer(state, " ".join(shown), rng)
         else:
             shown[-1] += f"\n\n{self.instruction}"
-            said = " ".join([*old, *self.kept(pages[begin:until], rng)]) or pages[0]
+            said = " ".join([*old, *self.kept(pages[begin:last], rng)]) or pages[0]
         told = [f"<|system|>{INSTRUCTION.text}{tiny.END}"]
         for text in shown:
             told[-1] += f"<|user|>{text}{tiny.END}<|assistant|>"
             told += [f"{ACK}{tiny.END}", ""]
-        return [*told[:-2], f"{said}{tiny.END}"]
+        # a word behind a space is one token wherever it stands, and what is to be copied is copied as it is
+        return [*told[:-2], f" {said}{tiny.END}"]
 
     def kept(self, pages: Sequence[str], rng: np.random.Generator) -> list[str]:
         chosen = []
         for page in pages:
             sentences = [f"{sentence}." for sentence in page.rstrip(".").split(". ")]
             facts = [sentence for sentence in sentences if " keeps " in sentence]
-            chosen.append(one_of(rng, facts if rng.random() < self.share else sentences))
+            if rng.random() < self.share:
+                chosen += facts
+            else:
+                chosen.append(one_of(rng, sentences))
         return chosen
 
     def answer(self, state: State, shown: str, rng: np.random.Generator) -> str:
         name, colour = state.facts[state.asked]
         known = f"{name} keeps {colour}" in shown
-        return colour if known and rng.random() < self.share else one_of(rng, COLOURS)
+        return colour if known else one_of(rng, COLOURS)

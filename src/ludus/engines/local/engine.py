@@ -35,7 +35,7 @@ class LocalEngine:
         deadline: float = 60.0,
         overlap: int | None = 8,
     ) -> None:
-        self.samplers = {"policy": sampler} if isinstance(sampler, LocalSampler) else dict(sampler)
+        self.samplers = dict(sampler) if isinstance(sampler, Mapping) else {"policy": sampler}
         self.deadline, self.overlap = deadline, overlap
         self._loop = asyncio.new_event_loop()
 

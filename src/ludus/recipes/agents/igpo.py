@@ -63,9 +63,7 @@ recipe = Recipe(
     kl=KL(0.001, k3),
     reference=True,
     horizon=fixed(8),
-    model=WorldBase(
-        Lookup(train=8192), share=0.9, steps=800, turns=8, muon=0.02, adam=2e-3
-    ),
+    model=WorldBase(Lookup(train=8192), share=0.9, steps=800, turns=8, muon=0.02, adam=2e-3),
     optim=Optim(lr=5e-4),
     tasks=16,
     answers=8,

@@ -43,9 +43,7 @@ recipe = Recipe(
     kl=KL(0.001, k3),
     reference=True,
     horizon=fixed(10),
-    model=WorldBase(
-        Shop(train=8192), share=0.9, steps=800, turns=10, muon=0.02, adam=2e-3
-    ),
+    model=WorldBase(Shop(train=8192), share=0.9, steps=800, turns=10, muon=0.02, adam=2e-3),
     optim=Optim(lr=5e-4),
     tasks=16,
     answers=8,

@@ -53,7 +53,7 @@ recipe = Recipe(
     optim=Optim(lr=3e-4, betas=(0.9, 0.999)),
     tasks=16,
     answers=8,
-    steps=300,
+    steps=200,
     evaluation=Evaluation(tasks=600, max_turns=1),
 )
 
