@@ -1,8 +1,9 @@
-"""The command line: `ludus list | run | eval | replicate | bench`. Every command's --help teaches it."""
+"""The command line: `ludus list | run | eval | replicate | compare | bench`. Every command's --help teaches it."""
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -267,6 +268,83 @@ class Replicate:
 
 
 @dataclass(frozen=True)
+class Compare:
+    """How several systems learn, on one task, at equal cost: held-out success with paired intervals, and the curves.
+
+    Of each system its way of learning is taken (credit, loss, optimiser ...); model, world, strategy and curriculum are
+    the task's. ID:VARIANT names another recipe value of a file, so agentgym-rl, agentgym-rl:rloo and agentgym-rl:ppo
+    are plain GRPO, RLOO and PPO. For example
+
+        ludus compare tempo agentgym-rl agentgym-rl:rloo --task tempo --seeds 5 --budget tokens=1e5
+        ludus compare gigpo agentgym-rl --task gigpo --budget turns=20000 --set optim.lr=1e-3
+
+    Args:
+        systems: two ids or more (see `ludus list`), or .py files, each with :VARIANT or without.
+        task: whose world is learnt: an id or a .py file, with :VARIANT or without.
+        budget: samples=N, turns=N or tokens=N; training ends after the step in which so many were sampled.
+        seeds: how many; intervals are over them.
+        set: change a field of all, as often as needed: --set optim.lr=1e-3; --set evaluation.every=10 draws
+            held-out success where else the curves show that of training.
+        out: where the runs lie; finished ones are not run again.
+        docs: where NAME.json, NAME.md and NAME.png are written.
+        name: of those files; made of the systems and the task if left out.
+        json: print the JSON too.
+    """
+
+    systems: Text[tuple[str, ...]]
+    task: str
+    budget: str
+    seeds: int = 3
+    set: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="FIELD=VALUE"), tyro.conf.UseAppendAction
+    ] = ()
+    out: Path = Path("runs/compare")
+    docs: Path = Path("docs/comparisons")
+    name: str = ""
+    json: bool = False
+
+    def __call__(self) -> None:
+        from ludus.train.compare import budget_of, compare, slug
+
+        def named(text: str) -> Any:
+            id_, _, variant = text.partition(":")
+            return chosen(id_, variant or "recipe")
+
+        words = ["ludus", "compare", *self.systems, "--task", self.task]
+        words += ["--seeds", str(self.seeds), "--budget", self.budget]
+        told = compare(
+            {text: named(text) for text in self.systems},
+            self.task,
+            named(self.task),
+            budget=budget_of(self.budget),
+            seeds=range(self.seeds),
+            changes=self.set,
+            name=self.name or "-".join(map(slug, (*self.systems, "on", self.task))),
+            command=shlex.join([*words, *(w for change in self.set for w in ("--set", change))]),
+            out=self.out,
+            docs=self.docs,
+            say=console.print,
+        )
+        if self.json:
+            print(json.dumps(told))
+            return
+        shown = Table("system", "held-out success", "95 % interval", title=f"on {self.task}")
+        for system, found in told["systems"].items():
+            after = found["after"]
+            low_high = f"{after['low']:.3f} to {after['high']:.3f}"
+            shown.add_row(system, f"{after['mean']:.3f}", low_high)
+        console.print(shown)
+        for pair in told["pairs"]:
+            d = pair["difference"]
+            console.print(
+                f"{pair['first']} - {pair['second']}: {d['mean']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}), "
+                f"{pair['verdict']}",
+                highlight=False,
+            )
+        console.print(f"page and picture: {self.docs / told['name']}.md, .png", highlight=False)
+
+
+@dataclass(frozen=True)
 class Bench:
     """Speed and memory, as ratios to a named peer measured in the same run.
 
@@ -337,6 +415,7 @@ COMMANDS: dict[str, Any] = {
     "run": Run,
     "eval": Eval,
     "replicate": Replicate,
+    "compare": Compare,
     "bench": Bench,
 }
 

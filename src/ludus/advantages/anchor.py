@@ -140,7 +140,10 @@ class GiGPO(Stateless):
     alone: Alone = "zero"
     ddof: int = 1
     eps: float = 1e-6
-    needs: Sequence[str] = ("group",)
+
+    @property
+    def needs(self) -> Sequence[str]:
+        return ("group", "turn_reward", "anchor") if self.omega else ("group", "turn_reward")
 
     def __call__(self, batch: Batch) -> Credited:
         at = turns(batch)

@@ -87,7 +87,7 @@ class GRPOSteps(Stateless):
 
     ddof: int = 1
     eps: float = 1e-6
-    needs: Sequence[str] = ("group",)
+    needs: Sequence[str] = ("group", "turn_reward")
 
     def __call__(self, batch: Batch) -> Credited:
         turn = turn_of_tokens(batch.turn, batch.mask, batch.turn_reward.shape[1])
@@ -140,7 +140,7 @@ class Returns(Stateless):
     @property
     def needs(self) -> Sequence[str]:
         asked = {"none": (), "group": ("group",), "greedy": ("baseline",)}[self.baseline]
-        return (*asked, "ref_logp") if self.kl else asked
+        return (*asked, *_read(self.kl, self.per_turn))
 
     def __call__(self, batch: Batch) -> Credited:
         mask = _scored(batch)
@@ -206,7 +206,7 @@ class GAE(Stateless):
 
     @property
     def needs(self) -> Sequence[str]:
-        return ("value", "ref_logp") if self.kl else ("value",)
+        return ("value", *_read(self.kl, self.per_turn))
 
     def __call__(self, batch: Batch) -> Credited:
         mask = _scored(batch)
@@ -240,6 +240,11 @@ def token_reward(
         old = batch.logp if batch.old_logp is None else batch.old_logp
         reward = reward - kl * k1(old, _filled(batch, "ref_logp"), mask)
     return reward
+
+
+def _read(kl: float, per_turn: bool) -> tuple[str, ...]:
+    """What `token_reward` wants."""
+    return ("ref_logp",) * bool(kl) + ("turn_reward",) * per_turn
 
 
 def _scored(batch: Batch) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -47,7 +47,10 @@ class DecoupledGAE(Stateless):
     gamma: float = 1.0
     whitened: bool = True
     per_turn: bool = False
-    needs: tuple[str, ...] = ("value",)
+
+    @property
+    def needs(self) -> Sequence[str]:
+        return ("value", "turn_reward") if self.per_turn else ("value",)
 
     def __call__(self, batch: Batch) -> Credited:
         critic = GAE(self.gamma, self.critic_lam, whitened=False, per_turn=self.per_turn)

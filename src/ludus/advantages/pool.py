@@ -47,7 +47,7 @@ class PoolBaseline(Stateless):
     """
 
     threshold: float | None = 0.7
-    needs: Sequence[str] = ()
+    needs: Sequence[str] = ("pool",)
 
     def __call__(self, batch: Batch) -> Credited:
         if batch.baseline is None:

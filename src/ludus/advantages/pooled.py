@@ -113,7 +113,7 @@ class IGPO(Stateless):
     gamma: float = 1.0
     ddof: int = 1
     eps: float = 1e-6
-    needs: Sequence[str] = ("group",)
+    needs: Sequence[str] = ("group", "turn_reward")
 
     def __call__(self, batch: Batch) -> Credited:
         at = turns(batch)
@@ -133,7 +133,7 @@ class IGPO(Stateless):
 class IGPOReleased(Stateless):
     """`per_position` as a credit, each turn's reward on its last token."""
 
-    needs: Sequence[str] = ("group",)
+    needs: Sequence[str] = ("group", "turn_reward", "one context")
 
     def __call__(self, batch: Batch) -> Credited:
         earned = batch.turn_reward.masked_fill(~turns(batch).written, 0.0)

@@ -104,7 +104,7 @@ class Tempo(Stateless):
 
     scale: Literal["none", "group"] = "group"
     eps: float = 1e-6
-    needs: tuple[str, ...] = ("group",)
+    needs: tuple[str, ...] = ("group", "one prompt")
 
     def __call__(self, batch: Batch) -> Credited:
         tokens, place = answers(batch)

@@ -82,6 +82,8 @@ class Adaptive:
     rule: Rule = "balanced"
     threshold: float = 0.7
 
+    gives = ("pool",)
+
     def __post_init__(self) -> None:
         if self.keep < 2 or self.ask < 1 or self.rounds < 1:
             raise ValueError(

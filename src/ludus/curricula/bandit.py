@@ -110,6 +110,10 @@ class Bandit:
     category: Callable[[Task], str] = by_difficulty
     measure: Callable[[Group], Sequence[float]] = mean_advantage
 
+    @property
+    def needs(self) -> Sequence[str]:
+        return ("group",) if self.measure is mean_advantage else ()
+
     def init(self, tasks: Sequence[Task]) -> dict[str, Any]:
         if not tasks:
             raise ValueError("there are no training tasks; env.tasks('train') returned none")

@@ -32,6 +32,8 @@ class Examples:
     answers: int = 7
     inner: Curriculum = field(default_factory=Uniform)
 
+    needs = ("example",)
+
     def __post_init__(self) -> None:
         if self.answers < 1:
             raise ValueError(f"answers={self.answers}; give 1 or more of the policy's own")

@@ -37,6 +37,8 @@ class Hints:
     inner: Curriculum = field(default_factory=Uniform)
     threshold: float = 0.0
 
+    needs = ("guidance",)
+
     def __post_init__(self) -> None:
         if self.answers < 2:
             raise ValueError(f"answers={self.answers}; give 2 or more, one of them is plain")

@@ -23,6 +23,8 @@ class Spread:
     bar: SpreadFilter = field(default_factory=SpreadFilter)
     inner: Curriculum = field(default_factory=Uniform)
 
+    needs = ("group",)
+
     def init(self, tasks: Sequence[Task]) -> dict[str, Any]:
         return {"inner": self.inner.init(tasks), "bar": self.bar.init()}
 

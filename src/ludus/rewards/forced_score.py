@@ -78,6 +78,8 @@ class ForcedScore:
     share: float = 0.1
     tags: tuple[str, ...] = TAGS
 
+    needs = (SIGNAL,)
+
     async def __call__(self, groups: Sequence[Group]) -> list[Group]:
         return [
             replace(group, rollouts=tuple(self._rewarded(rollout) for rollout in group.rollouts))

@@ -66,6 +66,9 @@ class InformationGain:
 
     outcome: Callable[[Rollout], float]
 
+    needs = (SIGNAL,)
+    gives = ("turn_reward",)
+
     async def __call__(self, groups: Sequence[Group]) -> list[Group]:
         return [
             replace(group, rollouts=tuple(self._rewarded(rollout) for rollout in group.rollouts))

@@ -27,6 +27,8 @@ class Team:
     own: Reward
     weight: float = 1.0
 
+    roles = (PIONEER, OBSERVER)
+
     async def __call__(self, groups: Sequence[Group]) -> list[Group]:
         return [shared(group, weight=self.weight) for group in await self.own(groups)]
 

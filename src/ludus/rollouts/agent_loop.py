@@ -36,6 +36,9 @@ class AgentLoop:
     sampling: Sampling = field(default_factory=Sampling)
     total: Literal["sum", "last"] = "sum"
 
+    gives = ("reward", "turn_reward", "anchor", "guidance", "one context", "one prompt")
+    roles = ()
+
     async def __call__(
         self, request: Request, sampler: Sampler, env: Guarded | None, key: Key
     ) -> Rollout:

@@ -31,6 +31,8 @@ class ForcedAnswer:
     opening: str = "<answer>"
     answer: Callable[[Task], str] = reference
 
+    gives = (SIGNAL,)
+
     async def __call__(
         self, request: Request, sampler: Sampler, env: Any, key: Key
     ) -> Sequence[Rollout]:

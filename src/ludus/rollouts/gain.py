@@ -39,6 +39,8 @@ class AnswerProbability:
     lead_in: str
     answer: Callable[[Task], str] = reference
 
+    gives = (SIGNAL,)
+
     async def __call__(
         self, request: Request, sampler: Sampler, env: Any, key: Key
     ) -> Sequence[Rollout]:

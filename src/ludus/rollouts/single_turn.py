@@ -12,6 +12,9 @@ from ludus.types import ContextTooLong, End, Key, Node, Request, Rollout, Sample
 class SingleTurn:
     sampling: Sampling = field(default_factory=Sampling)
 
+    gives = ("guidance", "one context", "one prompt")
+    roles = ()
+
     async def __call__(self, request: Request, sampler: Sampler, env: object, key: Key) -> Rollout:
         renderer: Any = sampler.renderer
         opening = (*request.task.prompt, *request.guidance)

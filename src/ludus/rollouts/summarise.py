@@ -68,6 +68,9 @@ class Summarise:
     heading: str = HEADING
     total: Literal["sum", "last"] = "sum"
 
+    gives = ("reward", "turn_reward", "anchor", "guidance", "one prompt")
+    roles = ()
+
     def __post_init__(self) -> None:
         if self.summaries < 0 or self.longest < 1 or self.summary_tokens < 1:
             raise ValueError(

@@ -34,6 +34,9 @@ class PioneerObserver:
     sampling: Sampling = field(default_factory=Sampling)
     look: str = SECOND_LOOK
 
+    gives = ("guidance", "one context")  # not one prompt: observers read different answers
+    roles = (PIONEER, OBSERVER)
+
     def __post_init__(self) -> None:
         if "{said}" not in self.look:
             raise ValueError(

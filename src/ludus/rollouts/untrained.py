@@ -22,6 +22,8 @@ class Untrained:
     strategy: Strategy
     turns: Callable[[Rollout, Turn], bool]
 
+    gives = ()
+
     async def __call__(
         self, request: Request, sampler: Sampler, env: Any, key: Key
     ) -> Sequence[Rollout]:

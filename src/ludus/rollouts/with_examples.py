@@ -25,6 +25,8 @@ class WithExamples:
 
     inner: AgentLoop | SingleTurn
 
+    gives = ("example",)
+
     async def __call__(
         self, request: Request, sampler: Sampler, env: Guarded | None, key: Key
     ) -> Rollout:

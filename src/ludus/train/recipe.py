@@ -16,6 +16,8 @@ from torch import Tensor
 from ludus.curricula.horizon import fixed
 from ludus.curricula.uniform import Uniform
 from ludus.losses.objective import KL, NOW, Objective, Term, reads
+from ludus.train.needs import given, lacking, layers, overruled, told, unplayed, wanted
+from ludus.train.needs import name as _name
 from ludus.types import (
     Batch,
     Cast,
@@ -154,6 +156,7 @@ def check(recipe: Recipe) -> None:
             raise RecipeError(f"{field_}={getattr(recipe, field_)}; give at least 1")
     for policy in recipe.policies.values():
         _check_policy(policy, recipe)
+    _check_pieces(recipe)
     _check_cast(recipe)
     if recipe.horizon(1) < 1:
         raise RecipeError(
@@ -166,13 +169,18 @@ def check(recipe: Recipe) -> None:
 def _check_policy(policy: Policy, recipe: Recipe) -> None:
     needs = as_credit(policy.credit).needs
     credit = _name(policy.credit)
-    if "group" in needs and recipe.answers < 2 and not getattr(recipe.strategy, "branches", False):
+    if "group" in needs and _alone(recipe):
         raise RecipeError(
             f"{credit} compares the answers of a group, and the recipe asks for {recipe.answers}; "
             "give --set answers=8 (two or more), or a credit without groups such as ReinforcePlusPlus()"
         )
     if "value" in needs and not policy.critic:
         raise RecipeError(f"{credit} needs values, and the recipe has no critic; give critic=True")
+    if policy.optim.critic_alone and not policy.critic:
+        raise RecipeError(
+            f"for {policy.optim.critic_alone} steps the critic would learn alone, and the recipe has none; "
+            "give critic=True, or --set optim.critic_alone=0"
+        )
     asked = {name for loss in policy.objective.losses for name in reads(loss)}
     wants_reference = "ref_logp" in {*needs, *asked} or policy.kl is not None
     if wants_reference and not policy.reference:
@@ -184,6 +192,22 @@ def _check_policy(policy: Policy, recipe: Recipe) -> None:
             f"{credit} needs a greedy twin of every task, and {_name(recipe.strategy)} has no `sampling` to make "
             "greedy; give a strategy with that field"
         )
+    if "baseline" in needs and "pool" in given(recipe.curriculum):
+        raise RecipeError(
+            f"{credit} compares with a greedy answer, and {_name(recipe.curriculum)} gives groups a baseline of its "
+            "own; give PoolBaseline(), or a curriculum without one"
+        )
+    if wrong := lacking(
+        as_credit(policy.credit), recipe.strategy, recipe.curriculum, recipe.reward
+    ):
+        raise RecipeError(wrong)
+    if "external" in asked and told(recipe.strategy):
+        examples = "example" in given(recipe.strategy) & wanted(recipe.curriculum)
+        if not examples and "external" not in given(recipe.strategy):
+            raise RecipeError(
+                "a loss reads 'external', tokens that somebody else wrote, and nobody asks for any; give "
+                "curriculum=Examples(...) and strategy=WithExamples(...), or a loss of the policy's own tokens"
+            )
     fields = {f.name for f in dataclasses.fields(Batch)}
     for loss in policy.objective.losses:
         for name in set(reads(loss)) - set(NOW) - set(policy.probes) - fields:
@@ -191,6 +215,44 @@ def _check_policy(policy: Policy, recipe: Recipe) -> None:
                 f"{_name(loss)} reads {name!r}, which is neither a field of Batch nor a probe of the recipe; "
                 f"give probes={{{name!r}: ...}}, from ludus.models.probes"
             )
+
+
+def _alone(recipe: Recipe) -> bool:
+    """Whether the attempts at a task have nothing to be compared with."""
+    branches = any(getattr(layer, "branches", False) for layer in layers(recipe.strategy))
+    return recipe.answers < 2 and not branches
+
+
+def _check_pieces(recipe: Recipe) -> None:
+    """Curriculum, strategy and reward, whoever learns."""
+    strategy, curriculum, reward = recipe.strategy, recipe.curriculum, recipe.reward
+    if "group" in wanted(curriculum) and _alone(recipe):
+        raise RecipeError(
+            f"{_name(curriculum)} chooses by how the answers of a group differ, and the recipe asks for "
+            f"{recipe.answers}; give --set answers=8 (two or more), or curriculum=Uniform()"
+        )
+    for piece in (curriculum, reward):
+        if wrong := lacking(piece, strategy, curriculum, reward):
+            raise RecipeError(wrong)
+    if wrong := overruled(curriculum):
+        raise RecipeError(wrong)
+    open_ = told(strategy) and "reward" not in given(strategy)
+    if open_ and reward is None:
+        raise RecipeError(
+            f"{_name(strategy)} leaves it to a reward what an attempt earned, and the recipe has none; give "
+            "reward=..., or strategy=AgentLoop(), which asks the environment"
+        )
+    evaluated = recipe.evaluation.strategy or strategy
+    if told(evaluated) and "reward" not in given(evaluated):
+        raise RecipeError(
+            f"{_name(evaluated)} leaves it to a reward whether an answer is right, and evaluation asks none, so "
+            "held-out success would be 0; give Evaluation(strategy=Judged(...)), from ludus.rollouts.judged"
+        )
+    plays = None if recipe.cast is None else tuple(recipe.cast.plays(1))
+    if wrong := unplayed(strategy, plays, getattr(reward, "roles", ()), ""):
+        raise RecipeError(wrong)
+    if wrong := unplayed(evaluated, plays, (), recipe.evaluation.role):
+        raise RecipeError(wrong)
 
 
 def _check_cast(recipe: Recipe) -> None:
@@ -268,8 +330,3 @@ def describe(value: Any) -> Any:
     if inspect.isroutine(value) or inspect.isclass(value):
         return _name(value)
     return {"is": type(value).__name__}
-
-
-def _name(value: Any) -> str:
-    value = value.func if isinstance(value, functools.partial) else value
-    return getattr(value, "__qualname__", None) or type(value).__name__

@@ -158,13 +158,14 @@ def run(
 
 
 def held_out(env: Env, count: int) -> Sequence[Task]:
-    """The first `count` of the environment's test tasks, spread evenly where there are more."""
+    """`count` of the environment's test tasks, the same for every run: drawn by chance, for worlds repeat in periods."""
     tasks = env.tasks("test")
     if not tasks:
         raise ValueError(f"{env.name} has no held-out tasks; env.tasks('test') returned none")
     if count >= len(tasks):
         return tasks
-    return [tasks[i * len(tasks) // count] for i in range(count)]
+    drawn = Key(0, ("held out",)).generator().permutation(len(tasks))[:count]
+    return [tasks[i] for i in sorted(drawn)]
 
 
 def evaluate(
