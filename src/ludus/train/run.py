@@ -158,7 +158,7 @@ def run(
 
 
 def held_out(env: Env, count: int) -> Sequence[Task]:
-    """`count` of the environment's test tasks, the same for every run: drawn by chance, for worlds repeat in periods."""
+    """`count` of the test tasks, the same for every run: drawn by chance, for some worlds repeat in periods."""
     tasks = env.tasks("test")
     if not tasks:
         raise ValueError(f"{env.name} has no held-out tasks; env.tasks('test') returned none")
