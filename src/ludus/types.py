@@ -156,7 +156,9 @@ class Soft:
 
     def __post_init__(self) -> None:
         if not (self.temperature > 0 and self.noise >= 0 and (self.sigma or 0.0) >= 0):
-            raise ValueError(f"{self}; give a temperature above 0 (1e-4 is fuzzy), and noise from 0")
+            raise ValueError(
+                f"{self}; give a temperature above 0 (1e-4 is fuzzy), and noise from 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -262,7 +264,7 @@ class Completion:
     """What a sampler returned: ids and log-probabilities as sampled, and why it stopped.
 
     sampling  as asked for, with what the sampler filled in (Soft.sigma)
-    inputs    where it was soft: what the model read, for Node.inputs; `logprobs` are then log-densities, 0 without noise
+    inputs    where it was soft: what the model read, for Node.inputs; `logprobs` are log-densities, 0 without noise
     shadow    where it was soft: [T] the likeliest token of each position
     """
 
@@ -278,6 +280,20 @@ class Completion:
     def said(self) -> np.ndarray:
         """[T]: the tokens that can be read as text."""
         return self.tokens if self.shadow is None else self.shadow
+
+    def node(self, context: Node) -> Node:
+        """What was sampled, behind its context. Vectors without noise were not chosen, so they are not trained on."""
+        soft = self.sampling.soft
+        return Node(
+            context,
+            self.tokens,
+            trainable=soft is None or bool(soft.sigma),
+            logprobs=self.logprobs,
+            version=self.version,
+            sampling=self.sampling,
+            role="assistant",
+            inputs=self.inputs,
+        )
 
 
 @dataclass(frozen=True)

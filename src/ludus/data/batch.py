@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ludus.data.flatten import Share, flatten
-from ludus.types import EXTERNAL, Batch, Group, Node, Rollout
+from ludus.types import EXTERNAL, Batch, Group, Node, Rollout, Soft
 
 PADDING = -1  # never a token, so that a forgotten mask is an index error and not a wrong gradient
 
@@ -23,8 +23,9 @@ def make_batch(groups: Sequence[Group], *, share: Share = "first") -> Batch:
     first ("first"), or in each, until `mean_of_copies` ("every"). The reward of a rollout that may not be scored is
     not read and stands as 0.
 
-    Raises ValueError where a reward is not a number, where only some groups have a baseline, or where tokens were
-    sampled at different temperatures (their log-probabilities cannot be recomputed as one batch).
+    Raises ValueError where a reward is not a number, where only some groups have a baseline, where tokens were
+    sampled at different temperatures or vectors with different noise (their log-probabilities cannot be recomputed as
+    one batch), or where vectors without noise, which have no density, are to be trained on.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     if not rollouts:
@@ -86,6 +87,7 @@ def make_batch(groups: Sequence[Group], *, share: Share = "first") -> Batch:
             for n, each in node.inputs.items()
         },
         temperature=_temperature(rollouts),
+        soft=_soft(rollouts),
     )
 
 
@@ -166,3 +168,25 @@ def _temperature(rollouts: Sequence[Rollout]) -> float:
         )
     # A greedy choice has no distribution to compare with; what learns from it learns at temperature 1.
     return (found.pop() if found else 1.0) or 1.0
+
+
+def _soft(rollouts: Sequence[Rollout]) -> Soft | None:
+    found = {
+        node.sampling.soft
+        for rollout in rollouts
+        for leaf in rollout.contexts
+        for node in leaf.chain()
+        if node.trainable and node.sampling is not None and node.sampling.soft is not None
+    }
+    if len(found) > 1:
+        raise ValueError(
+            f"vectors of this batch were sampled with {sorted(map(str, found))}; a batch has one setting, so sample "
+            "with one, or train on them in separate batches"
+        )
+    soft = found.pop() if found else None
+    if soft is not None and not soft.sigma:
+        raise ValueError(
+            f"vectors of this batch were sampled with {soft}, so they have no density and nothing is learnt from "
+            "them; sample with noise, or make nodes of such vectors with trainable=False"
+        )
+    return soft

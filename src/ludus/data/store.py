@@ -10,7 +10,9 @@ parts win over what the merged file holds for the same step and phase, and are r
     SELECT step, avg(reward), avg(solved::INT) FROM 'run/trajectories.parquet' WHERE phase = 'train' GROUP BY step
 
 Written: what was sampled, read and scored, as ids and as text. Not written: a task's answer and prompt (`read` takes
-the tasks), `signals`, and the `info` of turns. An image stands in a text as U+FFFC, its bytes beside it.
+the tasks), `signals`, the `info` of turns, and what numbers beyond the vocabulary stand for (`Node.inputs`: for each
+soft token it would be a whole embedding). Such contexts can be looked at, and not learnt from again. An image stands
+in a text as U+FFFC, its bytes beside it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -26,7 +29,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ludus.data.flatten import rows
-from ludus.types import End, Group, Image, Message, Node, Part, Role, Rollout, Sampling, Task, Turn
+from ludus.types import (
+    End,
+    Group,
+    Image,
+    Message,
+    Node,
+    Part,
+    Role,
+    Rollout,
+    Sampling,
+    Soft,
+    Task,
+    Turn,
+)
 
 Phase = Literal["before", "train", "after"]
 PHASES: tuple[Phase, ...] = ("before", "train", "after")
@@ -39,6 +55,16 @@ _SAMPLING = pa.struct(
         ("top_k", pa.int32()),
         ("max_tokens", pa.int32()),
         ("stop", pa.list_(pa.string())),
+        (
+            "soft",
+            pa.struct(
+                [
+                    ("temperature", pa.float64()),
+                    ("noise", pa.float64()),
+                    ("sigma", pa.float64()),
+                ]
+            ),
+        ),
     ]
 )
 _NODE = pa.struct(  # id and origin count within a part; a shared node has one id
@@ -99,7 +125,7 @@ SCHEMA = pa.schema(
             pa.list_(
                 pa.struct(
                     [
-                        ("tokens", pa.list_(pa.int32())),
+                        ("tokens", pa.list_(pa.int64())),
                         ("mask", pa.list_(pa.bool_())),
                         ("logprobs", pa.list_(pa.float32())),
                         ("version", pa.list_(pa.int32())),
@@ -232,7 +258,7 @@ def _records(groups: Sequence[Group], step: int, phase: Phase) -> list[dict[str,
                             "role": node.role,
                             "sampled": node.logprobs is not None,
                             "origin": name(node.origin),
-                            "sampling": None if node.sampling is None else vars(node.sampling),
+                            "sampling": None if node.sampling is None else asdict(node.sampling),
                         }
                         for node, start, stop in row.spans
                     ],
@@ -328,7 +354,7 @@ def _nodes(records: Sequence[Mapping[str, Any]]) -> dict[int, Node]:
                 trainable=plan["trainable"],
                 logprobs=plan["logprobs"] if plan["sampled"] else None,
                 version=plan["version"],
-                sampling=sampling and Sampling(**{**sampling, "stop": tuple(sampling["stop"])}),
+                sampling=sampling and _sampling(sampling),
                 role=plan["role"],
                 origin=make(plan["origin"]),
             )
@@ -337,6 +363,11 @@ def _nodes(records: Sequence[Mapping[str, Any]]) -> dict[int, Node]:
     for ident in plans:  # parents come before their children, so this does not recurse deeply
         make(ident)
     return made
+
+
+def _sampling(record: Mapping[str, Any]) -> Sampling:
+    soft = Soft(**record["soft"]) if record.get("soft") else None
+    return Sampling(**{**record, "stop": tuple(record["stop"]), "soft": soft})
 
 
 def _said(record: Mapping[str, Any]) -> Message:

@@ -68,16 +68,8 @@ class Trace:
         tools: Sequence[Tool] | None = None,
     ) -> tuple[Node, str]:
         """Records what was sampled from `context(messages, tools)`; returns the node and what it says."""
-        node = Node(
-            context,
-            completion.tokens,
-            trainable=True,
-            logprobs=completion.logprobs,
-            version=completion.version,
-            sampling=completion.sampling,
-            role="assistant",
-        )
-        said = self.renderer.text(completion.tokens)
+        node = completion.node(context)
+        said = self.renderer.text(completion.said)
         history = (*messages, Message("assistant", said))
         self._open[schemas_of(tools), history] = Branch(node, completion)
         while len(self._open) > self.most:

@@ -74,16 +74,8 @@ class AgentLoop:
             except ContextTooLong as problem:
                 end, error = End.OUT_OF_TOKENS, str(problem)
                 break
-            node = Node(
-                context,
-                completion.tokens,
-                trainable=True,
-                logprobs=completion.logprobs,
-                version=completion.version,
-                sampling=completion.sampling,
-                role="assistant",
-            )
-            action = renderer.text(completion.tokens)
+            node = completion.node(context)
+            action = renderer.text(completion.said)
             contexts[-1:] = [node] if context.parent is not None else [*contexts[-1:], node]
             try:
                 step = await env.step(step.state, action)

@@ -25,16 +25,8 @@ class SingleTurn:
             return Rollout(
                 request.task, (), (), 0.0, End.OUT_OF_TOKENS, error=str(problem), opening=opening
             )
-        node = Node(
-            context,
-            completion.tokens,
-            trainable=True,
-            logprobs=completion.logprobs,
-            version=completion.version,
-            sampling=completion.sampling,
-            role="assistant",
-        )
-        turn = Turn(node, renderer.text(completion.tokens))
+        node = completion.node(context)
+        turn = Turn(node, renderer.text(completion.said))
         # whether it is right is the reward's to say; here it is only known whether it came to an end
         end = End.OUT_OF_TOKENS if completion.finish == "length" else End.FAILED
         return Rollout(request.task, (node,), (turn,), 0.0, end, opening=opening)

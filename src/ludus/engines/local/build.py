@@ -15,7 +15,8 @@ from ludus.engines.local.learner import LocalLearner
 from ludus.engines.local.model import CausalModel, load
 from ludus.engines.local.sampler import LocalSampler
 from ludus.models import base
-from ludus.train.recipe import Made, Policy, Recipe, check
+from ludus.rollouts.settings import samplings
+from ludus.train.recipe import Made, Policy, Recipe, RecipeError, check
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,17 @@ def build(
     check(recipe)
     torch.manual_seed(seed)  # of fresh heads alone: sampling has keys
     models, samplers, learners = {}, {}, {}
+    soft = any(each.soft for each in samplings((recipe.strategy, recipe.evaluation.strategy)))
     for name, player in {"policy": recipe, **recipe.others}.items():
         policy, renderer = open_model(
             model if model and name == "policy" else player.model, device=device, seed=seed
         )
         samplers[name] = LocalSampler(policy, renderer)
+        if soft and not getattr(samplers[name], "soft", False):
+            raise RecipeError(
+                "the strategy samples mixtures of embeddings (Sampling.soft), and this engine's sampler cannot; "
+                "use --engine local, or a strategy that samples tokens"
+            )
         check_agreement(policy, samplers[name])
         if isinstance(player, Policy):
             models[name] = policy, renderer

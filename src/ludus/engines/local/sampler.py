@@ -3,13 +3,16 @@
 A rollout awaits `generate`; `tick` runs the model once over the next tokens of every waiting rollout (one token for
 those in mid-turn, a whole prompt or observation for those that begin one), packed without padding. What was sampled
 depends on the request's key and on nothing else.
+
+Where the sampling is soft, what the model reads next is a vector and no token: the cache is filled from it, a number
+stands for it in the ids, and the likeliest token is only watched for the end of the turn.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,15 @@ from torch import Tensor
 
 from ludus.engines.local.cache import KeyValueCache, Row, Rows
 from ludus.engines.local.model import CausalModel
-from ludus.types import Completion, ContextTooLong, Inputs, Key, Node, Sampling
+from ludus.models.soft import (
+    embeddings,
+    log_density,
+    mixture,
+    number_of,
+    root_mean_square,
+    vocabulary,
+)
+from ludus.types import Completion, ContextTooLong, Key, Node, Patch, Sampling, Soft
 
 
 @dataclass(eq=False)
@@ -34,10 +45,12 @@ class _Work:
     limit: int = 0
     uniforms: np.ndarray = field(default_factory=lambda: np.zeros(0))
     forced: np.ndarray | None = None
-    inputs: Inputs = field(default_factory=dict)
+    inputs: dict[int, np.ndarray | Patch] = field(default_factory=dict)
+    noise: np.random.Generator | None = None
     row: Row | None = None
     pending: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     tokens: list[int] = field(default_factory=list)
+    said: list[int] = field(default_factory=list)  # tokens; the likeliest ones where vectors are
     logprobs: list[float] = field(default_factory=list)
 
 
@@ -50,6 +63,8 @@ class LocalSampler:
         rows:     how many contexts the cache keeps; more rollouts than this wait their turn.
     """
 
+    soft = True  # Sampling.soft is honoured
+
     def __init__(self, model: CausalModel, renderer: Any, *, rows: int = 256) -> None:
         self.model, self.renderer, self.max_rows = model, renderer, rows
         self.version = 0
@@ -59,6 +74,7 @@ class LocalSampler:
         self._queue: list[_Work] = []
         self._active: list[_Work] = []
         self._owner: dict[int, tuple[np.ndarray, Row]] = {}  # id(sampled tokens) -> them, their row
+        self._unit: float | None = None  # root mean square of the embeddings of this version
         layers, heads, dim = model.cache_shape()
         self.cache = KeyValueCache(layers, heads, dim, model.compute, model.device)
 
@@ -72,6 +88,7 @@ class LocalSampler:
         if self.parked:
             raise RuntimeError(f"publish({version}) with {self.parked} generations under way")
         self.version = version
+        self._unit = None
         self.cache.clear()
         self._owner.clear()
 
@@ -85,7 +102,11 @@ class LocalSampler:
             )
         uniforms = key.generator().random(limit) if sampling.temperature > 0 else np.zeros(limit)
         work = _Work(ids, _last_sampled(context), _future(), sampling, limit, uniforms)
-        work.inputs = context.all_inputs()
+        if sampling.soft is not None:
+            sigma = self._sigma(sampling.soft) if sampling.temperature > 0 else 0.0
+            work.sampling = replace(sampling, soft=replace(sampling.soft, sigma=sigma))
+            work.noise = (key / "noise").generator()
+        work.inputs = dict(context.all_inputs())
         self._queue.append(work)
         return await work.future
 
@@ -95,10 +116,21 @@ class LocalSampler:
             raise ContextTooLong(
                 f"{len(ids)} tokens to score and the model takes {self.model.max_length}"
             )
+        if len(tokens) and int(tokens.max()) >= vocabulary(self.model.module):
+            raise ValueError(
+                f"{int(tokens.max())} is no token, so it has no probability; score tokens alone"
+            )
         work = _Work(ids[:-1], _last_sampled(context), _future(), Sampling(), forced=tokens)
-        work.inputs = context.all_inputs()
+        work.inputs = dict(context.all_inputs())
         self._queue.append(work)
         return await work.future
+
+    def _sigma(self, soft: Soft) -> float:
+        if soft.sigma is not None:
+            return soft.sigma
+        if self._unit is None:
+            self._unit = root_mean_square(embeddings(self.model.module))
+        return soft.noise * self._unit
 
     @torch.inference_mode()
     def tick(self) -> None:
@@ -110,7 +142,13 @@ class LocalSampler:
         longest = max(work.row.length + len(work.pending) for work in self._active if work.row)
         self.cache.reserve(len(self.cache.rows), longest)
         plan = Rows(self.cache, [(work.row, work.pending) for work in self._active if work.row])
-        inputs = {n: each for work in self._active for n, each in work.inputs.items()}
+        inputs = {
+            n: work.inputs[n]
+            for work in self._active
+            if work.inputs
+            for n in work.pending.tolist()
+            if n in work.inputs
+        }
         hidden = self.model.hidden(plan.ids, plan.positions, plan, inputs)
         sampling = [work for work in self._active if work.forced is None]
         if sampling:
@@ -190,20 +228,16 @@ class LocalSampler:
         return min(idle, key=lambda row: (row.used, row.index), default=None)
 
     def _sample(self, works: Sequence[_Work], hidden: Tensor) -> None:
-        temperature = np.array([work.sampling.temperature for work in works], np.float32)
-        at = [len(work.tokens) for work in works]
-        uniform = np.array([work.uniforms[i] for work, i in zip(works, at, strict=True)])
-        tokens, logprobs = choose(
-            self.model.logits(hidden),
-            _tensor(temperature, hidden),
-            _tensor(uniform, hidden),
-            [work.sampling for work in works],
-        )
+        logits = self.model.logits(hidden)
+        hard = [i for i, work in enumerate(works) if work.sampling.soft is None]
+        soft = [i for i, work in enumerate(works) if work.sampling.soft is not None]
+        if hard:
+            self._choose([works[i] for i in hard], logits[hard] if soft else logits)
+        if soft:
+            self._mix([works[i] for i in soft], logits[soft] if hard else logits)
         self.counts["sampled"] += len(works)
-        for work, token, logprob in zip(works, tokens.tolist(), logprobs.tolist(), strict=True):
-            work.tokens.append(token)
-            work.logprobs.append(logprob)
-            if token in self._stop or self._said(work):
+        for work in works:
+            if work.said[-1] in self._stop or self._said(work):
                 finish = "stop"
             elif len(work.tokens) == work.limit:
                 finish = "length"
@@ -213,14 +247,55 @@ class LocalSampler:
             assert work.row is not None
             self._owner[id(sampled)] = (sampled, work.row)
             logprob_T = np.array(work.logprobs, np.float32)
-            _finish(work, Completion(sampled, logprob_T, finish, self.version, work.sampling))
+            made = Completion(sampled, logprob_T, finish, self.version, work.sampling)
+            if work.sampling.soft is not None:
+                read = {number: work.inputs[number] for number in work.tokens}
+                made = replace(made, inputs=read, shadow=np.array(work.said, np.int64))
+            _finish(work, made)
+
+    def _choose(self, works: Sequence[_Work], logits: Tensor) -> None:
+        """One token more for each work."""
+        temperature = np.array([work.sampling.temperature for work in works], np.float32)
+        uniform = np.array([work.uniforms[len(work.tokens)] for work in works])
+        tokens, logprobs = choose(
+            logits,
+            _tensor(temperature, logits),
+            _tensor(uniform, logits),
+            [work.sampling for work in works],
+        )
+        for work, token, logprob in zip(works, tokens.tolist(), logprobs.tolist(), strict=True):
+            work.tokens.append(token)
+            work.said.append(token)
+            work.logprobs.append(logprob)
+
+    def _mix(self, works: Sequence[_Work], logits: Tensor) -> None:
+        """One vector more for each work, its number among the tokens."""
+        table = embeddings(self.model.module)
+        settings = [work.sampling.soft for work in works if work.sampling.soft is not None]
+        noises = [work.noise for work in works if work.noise is not None]
+        width = table.shape[1]
+        noise = np.stack([rng.standard_normal(width, dtype=np.float32) for rng in noises])
+        sigma = _tensor(np.array([soft.sigma for soft in settings], np.float32), logits)
+        temperature = _tensor(np.array([s.temperature for s in settings], np.float32), logits)
+        centre = mixture(logits, table, temperature)
+        read = centre + sigma[:, None] * _tensor(noise, logits)
+        # without noise there is no density: 0 says that nothing was chosen
+        logprobs = log_density(read, centre, torch.where(sigma > 0, sigma, 1.0))
+        shadow = logits.argmax(-1).tolist()
+        vectors = read.cpu().numpy()
+        for i, (work, logprob) in enumerate(zip(works, logprobs.tolist(), strict=True)):
+            number = number_of(vectors[i])
+            work.inputs[number] = vectors[i].copy()  # not a view that keeps the others alive
+            work.tokens.append(number)
+            work.said.append(shadow[i])
+            work.logprobs.append(logprob)
 
     def _said(self, work: _Work) -> bool:
         """Has a stop string been completed? Only the tail that could hold one is decoded."""
         if not work.sampling.stop:
             return False
         reach = max(len(stop) for stop in work.sampling.stop) + 8
-        text = self.renderer.text(np.array(work.tokens[-reach:]))
+        text = self.renderer.text(np.array(work.said[-reach:]))
         return any(stop in text for stop in work.sampling.stop)
 
 
