@@ -11,13 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ludus.envs.boxed_sums import BoxedSums
+from ludus.envs.chains import Chains
+from ludus.envs.critiques import Critiques
 from ludus.envs.forks import Forks
 from ludus.envs.grid import corridor, grid
 from ludus.envs.guard import checked
 from ludus.envs.lookup import Lookup
 from ludus.envs.memory import Memory
+from ludus.envs.praise import Praise
+from ludus.envs.shapes import Shapes
 from ludus.envs.shop import KINDS, Shop, everything_at_once
 from ludus.envs.sql import TextToSQL
+from ludus.envs.sums import Sums
 from ludus.envs.world import Game, World, mixed, play
 from ludus.types import End, Step, Task
 
@@ -38,6 +44,8 @@ CASES = [
     Case("needle", Forks(8, 1, tuple(range(8)), values=1, train=4, test=4), 1, None),
     Case("grid", grid(), 6, lambda state: (state.at, state.goal)),
     Case("corridor", corridor(), 5, None),
+    Case("sums", Sums(train=40, test=20), 1, lambda state: state.terms),
+    Case("boxed sums", BoxedSums(Sums(train=40, test=20)), 1, lambda state: state.terms),
     Case("memory", Memory(train=40, test=20), 13, lambda state: (state.facts, state.asked)),
     Case("lookup", Lookup(train=40, test=20), 5, lambda state: state.chain),
     Case("shop", Shop(KINDS, train=100, test=50), 8, lambda state: state.wish.instruction),
@@ -47,6 +55,10 @@ CASES = [
         8,
         lambda state: state.wish.instruction,
     ),
+    Case("chains", Chains(train=60, test=30), 1, lambda state: state.terms),
+    Case("critiques", Critiques(train=80, test=40), 2, lambda state: (state.first, state.second)),
+    Case("shapes", Shapes(train=60, test=30), 1, lambda state: state.cells),
+    Case("praise", Praise(train=60, test=30), 1, lambda state: (state.a, state.b)),
     Case("sql", TextToSQL(train=60, test=30), 1, lambda state: (state.script, state.question)),
 ]
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,23 @@ import pytest
 import torch
 from tests.helpers import engine, tiny_model, tokenizer
 
+from ludus import recipes
+from ludus.advantages.adaptive_kl import AdaptiveKL, NoProbe, controlled
 from ludus.curricula.roles import Swapping
 from ludus.data.batch import make_batch
 from ludus.data.render import Renderer
+from ludus.engines.local.build import build
 from ludus.losses.exact_kl import exact_kl
 from ludus.losses.kl import k1
+from ludus.models import tiny
+from ludus.models.full_kl import FullKL
 from ludus.rewards.running import Running
 from ludus.rewards.team import Team, shared
 from ludus.rollouts.two_roles import OBSERVER, PIONEER, PioneerObserver
+from ludus.train.loop import start, train
+from ludus.train.recipe import Recipe
 from ludus.types import (
+    Batch,
     Completion,
     ContextTooLong,
     End,
@@ -34,6 +43,7 @@ from ludus.types import (
     Rollout,
     Sampling,
     Task,
+    Turn,
 )
 
 TASK = Task("q", (Message("user", "Goal: craft oak planks."),))
@@ -117,8 +127,8 @@ def test_running_statistics() -> None:
     # batch by batch as all at once
     rewards = np.random.default_rng(0).normal(1000, 0.5, 60).tolist()
     state = running.init()
-    for start in range(0, 60, 7):
-        state = running.update(json.loads(json.dumps(state)), rewards[start : start + 7])
+    for first in range(0, 60, 7):
+        state = running.update(json.loads(json.dumps(state)), rewards[first : first + 7])
     assert running.update(state, []) == state
     assert state["mean"] == pytest.approx(np.mean(rewards))
     assert state["square"] / 60 == pytest.approx(np.var(rewards), rel=1e-9)
@@ -261,3 +271,117 @@ def test_swapping() -> None:
         Swapping(("a", "b", "c"))
     with pytest.raises(ValueError, match="counted from 1"):
         roles.plays(0)
+
+
+# ------------------------------------------------------------------ the KL's controller
+
+
+def test_the_coefficient_follows_the_kl() -> None:
+    settings = {"target": 6.0, "horizon": 10_000, "count": 256}
+    assert controlled(0.4, 12.0, **settings) == pytest.approx(0.4 * (1 + 0.2 * 0.0256))
+    assert controlled(0.4, 0.0, **settings) == pytest.approx(0.4 * (1 - 0.2 * 0.0256))
+    assert controlled(0.4, 6.6, **settings) == pytest.approx(0.4 * (1 + 0.1 * 0.0256))
+    assert controlled(0.4, 6.0, **settings) == 0.4
+    with pytest.raises(ValueError, match="above 0"):
+        controlled(0.4, 1.0, target=0.0, horizon=1.0, count=1)
+
+
+def learnt(reward: list[float], kl: float) -> Batch:
+    """Answers of two tokens, the last of them lost, with a KL of `kl` on each token and a critic that says 0."""
+    rollouts = [
+        Rollout(TASK, (leaf,), (Turn(leaf, "a"),), r, End.CANCELLED if i == 3 else End.FAILED)
+        for i, r in enumerate(reward)
+        for leaf in [
+            Node(Node(None, np.array([5])), np.array([6, 7]), True, np.zeros(2, np.float32))
+        ]
+    ]
+    batch = make_batch([Group("q", tuple(rollouts))])
+    return replace(
+        batch, value=torch.zeros(batch.mask.shape), probes={"kl": kl * batch.mask.float()}
+    )
+
+
+def test_a_swap_starts_coefficient_and_statistics_afresh() -> None:
+    credit = AdaptiveKL(eta=0.4, target=1.0, horizon=100, lam=1.0, restart=2)
+    batch = learnt([1.2, 0.2, 2.0, 9.0], kl=2.0)
+    state, (_, returns, told) = credit.assign(credit.init(), batch)
+    # three scored answers: their mean is 3.4 / 3, their deviation .736357
+    scaled = [(r - 3.4 / 3) / 0.736357 for r in (1.2, 0.2, 2.0)]
+    assert returns is not None and told == {"kl": pytest.approx(4.0), "eta": 0.4}
+    for row, want in enumerate(scaled):
+        assert returns[row][1:].tolist() == pytest.approx([want - 1.6, want - 0.8], abs=1e-4)
+    assert returns[3].abs().sum() == 0  # lost: neither a reward nor a KL
+    assert state["eta"] == pytest.approx(0.4 * (1 + 0.2 * 3 / 100))
+    state, _ = credit.assign(json.loads(json.dumps(state)), batch)
+    assert state["reward"]["count"] == 6 and state["eta"] > 0.4024
+    state, (_, _, told) = credit.assign(state, batch)  # the third step: after a swap
+    assert told["eta"] == 0.4 and state["reward"]["count"] == 3 and state["steps"] == 3
+    with pytest.raises(NoProbe, match="FullKL"):
+        credit.assign(credit.init(), replace(batch, probes={}))
+
+
+# ------------------------------------------------------------------ two policies in one loop
+
+
+@pytest.fixture
+def arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Recipe]:
+    """The recipe's arms for two steps, from a base that is made in a moment."""
+    monkeypatch.setenv("LUDUS_CACHE", str(tmp_path))
+    module = recipes.load("cory")
+    base = replace(
+        module.base, steps=2, games=2, warmup=1, size=tiny.Size(32, 1, 2, 1, 16, 64), seed=3
+    )
+
+    def small(arm: Recipe) -> Recipe:
+        optim = replace(arm.optim, epochs=1)
+        changes = {"model": base, "probes": {"kl": FullKL(base)}, "optim": optim}
+        others = {name: replace(other, **changes) for name, other in arm.others.items()}
+        return replace(arm, tasks=2, answers=4, steps=2, others=others, **changes)
+
+    return {name: small(arm) for name, arm in module.arms.items()}
+
+
+def taken(recipe: Recipe) -> tuple[Any, list[Mapping[str, float]]]:
+    machine, tasks = build(recipe, device="cpu"), recipe.env.tasks("train")
+    steps = train(recipe, machine.engine, machine.learners, tasks, start(recipe, tasks), seed=0)
+    return machine, [report.metrics for _, report in steps]
+
+
+def updates(machine: Any) -> set[int]:
+    """What the optimisers of all policies remember: how often they moved."""
+    return {
+        int(s["step"])
+        for learner in machine.learners.values()
+        for adam in (learner._adam, learner._critic_adam)
+        for s in adam.state.values()
+    }
+
+
+def test_two_policies_grow_apart_and_a_swap_forgets_their_optimisers(
+    arms: dict[str, Recipe],
+) -> None:
+    machine, told = taken(arms["no swap"])
+    one, two = (machine.models[name][0].module.state_dict() for name in ("policy", "other"))
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+    assert updates(machine) == {2}
+    # the reference reads what the policy read, the observer's the pioneer's answer too
+    assert told[0]["policy/kl"] == pytest.approx(0.0, abs=1e-6)
+    assert told[0]["other/kl"] == pytest.approx(0.0, abs=1e-6)
+    assert told[1]["policy/kl"] > 1e-5 and told[1]["other/kl"] > 1e-5
+    swapped = replace(arms["cory"], cast=Swapping(every=1))
+    assert updates(taken(swapped)[0]) == {1}
+
+
+def test_without_the_observer_it_is_ppo(arms: dict[str, Recipe]) -> None:
+    team = arms["no swap"].reward
+    assert isinstance(team, Team)
+    _, pair = taken(replace(arms["no swap"], reward=replace(team, weight=0.0)))
+    alone = arms["ppo"].strategy
+
+    async def same_draws(request: Request, sampler: Any, env: object, key: Key) -> Any:
+        return await alone(request, sampler, env, key / PIONEER)
+
+    _, single = taken(replace(arms["ppo"], strategy=same_draws))
+    for step in range(2):
+        for name in ("loss", "value_loss", "kl", "entropy", "grad_norm"):
+            assert pair[step][f"policy/{name}"] == single[step][name], name

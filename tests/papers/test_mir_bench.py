@@ -10,40 +10,37 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ludus.evals.mir_bench import (
+from ludus.evals.mir_bench.functions import (
+    PRIMITIVES,
+    Function,
+    behaviour,
+    draw_input,
+    functions,
+)
+from ludus.evals.mir_bench.pool import STAGES, Pool, pool
+from ludus.evals.mir_bench.problems import Filters, Problem, candidates, search_answers
+from ludus.evals.mir_bench.prompts import (
     AWARE,
     COPIES,
     DIRECT,
     FREE,
     LEVELS,
-    PRIMITIVES,
     RATES,
-    STAGES,
-    TRIVIAL,
-    Filters,
-    Function,
-    ManyShots,
-    Pool,
-    Problem,
-    answer_of,
-    behaviour,
-    candidates,
-    copied,
-    draw_input,
-    edit_distance,
-    functions,
-    lenient,
-    most_common,
-    nearest,
-    pool,
     prompt,
-    search_answers,
-    strict,
-    trivial_accuracy,
     with_copies,
     with_wrong,
     wrong_of,
 )
+from ludus.evals.mir_bench.scores import answer_of, lenient, strict
+from ludus.evals.mir_bench.trivial import (
+    TRIVIAL,
+    copied,
+    edit_distance,
+    most_common,
+    nearest,
+    trivial_accuracy,
+)
+from ludus.evals.mir_bench.world import ManyShots
 from ludus.types import End, Env, Key
 
 SMALL = Filters(calls=400, shots=300)

@@ -5,17 +5,26 @@ The catalogue's KL of the optimum to the first model, .822399, is .822397 in dou
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from ludus import recipes
+from ludus.engines.local.build import build, open_model
 from ludus.losses.clipped import clipped_ratio
 from ludus.losses.exact_kl import exact_kl
 from ludus.losses.kl import k1
-from ludus.models.soup import CannotSoup, fingerprint, soup
+from ludus.models import tiny
+from ludus.models.soup import CannotSoup, Soup, fingerprint, soup
+from ludus.train.loop import start, train
+from ludus.train.recipe import Frozen, Recipe
 
 ONE = {"logits": torch.tensor([1.0, 2.0, -1.0])}
 TWO = {"logits": torch.tensor([3.0, 0.0, 1.0])}
@@ -189,3 +198,71 @@ def test_ingredients_want_a_common_ancestor() -> None:
     strangers = [learn(network(seed), seed, 150).state_dict() for seed in (3, 4)]
     alone = sum(map(held_out, strangers)) / 2
     assert held_out(soup(strangers)) > alone + 0.3
+
+
+# ------------------------------------------------------------------ as the reference of a run
+
+
+@pytest.fixture
+def arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Recipe]:
+    """The recipe's arms for two steps, from models that are made in a moment."""
+    monkeypatch.setenv("LUDUS_CACHE", str(tmp_path))
+    module = recipes.load("salsa")
+    base = replace(
+        module.base, steps=8, games=8, warmup=1, size=tiny.Size(32, 1, 2, 1, 16, 64), seed=3
+    )
+    lines = replace(module.first.answers, count=24)
+    one, two = (replace(t, base=base, answers=lines) for t in (module.first, module.second))
+
+    def small(arm: Recipe) -> Recipe:
+        reference = Soup((one, two)) if isinstance(arm.reference, Soup) else arm.reference
+        watching = {"first": Frozen(one)}
+        return replace(
+            arm, model=one, reference=reference, others=watching, tasks=2, answers=4, steps=2
+        )
+
+    return {name: small(arm) for name, arm in module.arms.items()}
+
+
+def taken(recipe: Recipe) -> list[Mapping[str, float]]:
+    machine, tasks = build(recipe, device="cpu"), recipe.env.tasks("train")
+    steps = train(recipe, machine.engine, machine.learners, tasks, start(recipe, tasks), seed=0)
+    return [report.metrics for _, report in steps]
+
+
+def weights(model: Any) -> dict[str, Tensor]:
+    return open_model(model, device="cpu")[0].module.state_dict()
+
+
+def test_the_soup_of_two_fine_tunings_is_one_checkpoint(arms: dict[str, Recipe]) -> None:
+    average = arms["salsa"].reference
+    assert isinstance(average, Soup)
+    one, two = (weights(each) for each in average.ingredients)
+    names = [n for n in one if one[n].is_floating_point()]
+    assert any(not torch.equal(one[name], two[name]) for name in names)
+    folder = average.folder()
+    got = weights(folder)
+    for name in names:
+        torch.testing.assert_close(got[name], (one[name] + two[name]) / 2)
+    told = json.loads((folder / "soup.json").read_text())
+    assert told["soup"] == fingerprint(got) == folder.name
+    assert told["of"] == [fingerprint(one), fingerprint(two)]
+    assert average.folder() == folder
+    # another seed of a run has ingredients of its own, of the same ancestor
+    assert average.folder(1) != folder
+
+
+def test_it_is_measured_from_the_soup_and_begins_at_the_first(arms: dict[str, Recipe]) -> None:
+    told = taken(arms["salsa"])
+    assert told[0]["terms/kl/first"] == pytest.approx(0.0, abs=1e-5)
+    assert abs(told[1]["terms/kl/first"]) > 1e-4
+    assert told[0]["kl_ref"] > 1e-6
+
+
+def test_a_share_of_nothing_is_ppo_bit_for_bit(arms: dict[str, Recipe]) -> None:
+    average = arms["salsa"].reference
+    assert isinstance(average, Soup)
+    none = replace(average, shares=(1.0, 0.0))
+    without, ppo = taken(replace(arms["salsa"], reference=none)), taken(arms["ppo"])
+    for name in ("loss", "value_loss", "kl_ref", "terms/gold", "grad_norm"):
+        assert [m[name] for m in without] == [m[name] for m in ppo], name

@@ -209,7 +209,7 @@ def test_prompts_of_any_length_come_before_the_tree() -> None:
     rows = [(0, "ppabc", "..000"), (1, "pppabd", "...000"), (2, "paef", ".000"), (3, "ghi", "000")]
     batch = batch_of(rows, f(1, 0, 1, 0))
     got = Tempo()(batch).advantage
-    assert Tempo().needs == ("group",)
+    assert Tempo().needs == ("group", "one prompt")
     close(got[batch.mask].view(4, 3), tempo(FOUR, batch.reward, ONE))
     assert not got[~batch.mask].any()
 

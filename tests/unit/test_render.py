@@ -13,9 +13,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from ludus.data.render import Renderer
+from ludus.data.render import Pictures, Renderer
 from ludus.data.trace import Trace
-from ludus.types import Completion, Image, Message, Node, Sampling
+from ludus.types import Completion, Image, Message, Node, Patch, Sampling
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 OURS = ["chatml", "thinking", "prefilled", "headers", "inst", "turns", "plain"]
@@ -256,13 +256,30 @@ def test_the_date_is_fixed() -> None:
 
 
 def test_images_become_the_parts_of_a_template() -> None:
-    renderer = renderer_of("parts")
-    picture = Message("user", ["left: ", Image(b"1"), " right: ", Image(b"2"), "which?"])
-    text = decode(renderer, renderer.open([picture]).tokens)
-    assert "user\nleft: <image> right: <image>which?<|im_end|>" in text
-    node = sampled(renderer, renderer.open([picture]), "left<|im_end|>")
+    words = make_tokenizer((TEMPLATES / "parts.jinja").read_text(), [*CONTROLS, "<image>"])
+    mark: Any = words.convert_tokens_to_ids("<image>")
+    renderer = Renderer(words, pictures=Pictures(vocabulary=1000, vectors=3, placeholder=mark))
+    left, right = Image(b"1"), Image(b"2")
+    picture = Message("user", ["left: ", left, " right: ", right, "which? no <image>"])
+    context = renderer.open([picture])
+    shown = [context.inputs[int(n)] for n in context.tokens if n >= 1000]
+    assert shown == [Patch(image, index) for image in (left, right) for index in range(3)]
+    text = decode(renderer, np.where(context.tokens >= 1000, mark, context.tokens))
+    assert (
+        "left: " + 3 * "<image>" + " right: " + 3 * "<image>" + "which? no <image><|im_end|>"
+        in text
+    )
+    assert mark not in context.tokens
+    node = sampled(renderer, context, "left<|im_end|>")
     after = renderer.extend(node, "stop", [picture, said("left")], [user("sure?")])
-    assert after.parent is node and "sure?" in decode(renderer, after.tokens)
+    assert after.parent is node and "sure?" in decode(renderer, after.tokens) and not after.inputs
+    again = pickle.loads(pickle.dumps(renderer)).open([picture])
+    assert again.tokens.tolist() == context.tokens.tolist()
+
+
+def test_a_model_that_reads_text_alone_is_shown_no_images() -> None:
+    with pytest.raises(ValueError, match="show 1 pictures, and the model reads text alone"):
+        renderer_of("parts").open([Message("user", [Image(b"1"), "which?"])])
 
 
 # ------------------------------------------------------------------------------------- rewriting

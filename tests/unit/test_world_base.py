@@ -11,7 +11,7 @@ import torch
 from ludus.engines.local.build import open_model
 from ludus.envs.grid import grid
 from ludus.models import tiny
-from ludus.models.world_base import WorldBase
+from ludus.models.world_base import Stage, WorldBase
 
 SMALL = WorldBase(
     grid(3, 3), steps=4, games=4, turns=4, warmup=1, size=tiny.Size(32, 1, 2, 1, 16, 64)
@@ -38,6 +38,15 @@ def test_muon_moves_the_matrices() -> None:
         next(p for p in one.parameters() if p.dim() == 2),
         next(p for p in two.parameters() if p.dim() == 2),
     )
+
+
+def test_stages_come_one_after_the_other() -> None:
+    texts = list(replace(SMALL, share=0.0, first=(Stage(3, 1.0),)).texts())
+    assert len(texts) == 7
+    good = next(iter(replace(SMALL, share=1.0).texts()))
+    poor = list(replace(SMALL, share=0.0, steps=7).texts())
+    assert texts[0] == good and texts[3:] == poor[3:]
+    assert replace(SMALL, first=(Stage(3, 1.0),)).fingerprint != SMALL.fingerprint
 
 
 def test_what_it_depends_on() -> None:

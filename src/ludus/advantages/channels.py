@@ -7,14 +7,17 @@ step rewards of a wrong answer would lift it. Here each is first compared within
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ludus.advantages.place import place_terminal
+from ludus.advantages.place import place_terminal, place_turns
 from ludus.advantages.relative import relative
 from ludus.advantages.returns import reward_to_go
 from ludus.tensors import check_tokens, check_vectors
+from ludus.types import Batch, Credited
 
 
 def outcome_and_steps(
@@ -85,3 +88,41 @@ def share_of_steps(step: int, *, total: int, first: float = 0.1, last: float = 1
             f"first={first:g}, last={last:g}, total={total}; give first >= last > 0 and total of 1 or more"
         )
     return max(last, first * math.exp(-step * math.log(first / last) / total))
+
+
+@dataclass(frozen=True)
+class OutcomeAndSteps:
+    """The rollout's reward and those of its turns, each turn a step that ends with its last token.
+
+    A turn with reward 0 is no step: text behind the last one, or a step without a verdict. The steps' share falls with
+    the updates of this policy, `total` of them, and with no others: state {"step": updates so far}.
+    """
+
+    total: int
+    first: float = 0.1
+    last: float = 1e-3
+    ddof: int = 1
+    eps: float = 1e-6
+    needs: Sequence[str] = ("group", "turn_reward")
+
+    def init(self) -> dict[str, int]:
+        return {"step": 0}
+
+    def assign(self, state: Mapping[str, int], batch: Batch) -> tuple[dict[str, int], Credited]:
+        step = state["step"]
+        alpha = share_of_steps(step, total=self.total, first=self.first, last=self.last)
+        turn_reward = batch.turn_reward * batch.scored[:, None]
+        step_reward = place_turns(turn_reward, batch.turn, batch.mask, batch.rollout)
+        advantage = outcome_and_steps(
+            batch.reward,
+            step_reward,
+            step_reward != 0,
+            batch.mask,
+            batch.rollout,
+            batch.group,
+            alpha=alpha,
+            ddof=self.ddof,
+            eps=self.eps,
+            scored=batch.scored,
+        )
+        return {"step": step + 1}, Credited(advantage, None, {"share of steps": alpha})

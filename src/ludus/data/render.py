@@ -22,15 +22,21 @@ a sentinel, whitespace around it kept, and, in an assistant's message, the strin
 - whether the template rewrites its past is seen by comparing what it says before and after, and such a step opens a
   new context with the rewritten history (Qwen3, which drops earlier reasoning when the user speaks).
 
+A picture is what the template writes for one, its placeholder, repeated as often as the model makes vectors of a
+picture. In the ids a number beyond the vocabulary stands for each of them (`Node.inputs`), different for different
+pictures, so that contexts are still compared by their numbers.
+
 What is not covered: a template that decides by the length or a single character of a text.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
 from itertools import count
@@ -43,7 +49,7 @@ from jinja2 import nodes
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import get_json_schema
 
-from ludus.types import Image, Message, Node
+from ludus.types import Image, Inputs, Message, Node, Patch
 
 RUN = "\ue000"  # in a skeleton: a run of text
 IMAGE = "\ue001"  # in a skeleton: an image
@@ -65,12 +71,36 @@ Tool = (
 )  # a JSON schema, or a function whose docstring gives it
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """What a renderer has to know of a model that reads pictures.
+
+    vocabulary   of its embeddings: numbers from here on stand for no token
+    vectors      how many it makes of a picture
+    placeholder  the id of the token that its template writes for a picture
+    """
+
+    vocabulary: int
+    vectors: int
+    placeholder: int
+
+    def numbers(self, image: Image) -> np.ndarray:
+        """[vectors] int64: what stands for each part of a picture, the same wherever the same picture is shown."""
+        whole = hashlib.blake2b(image.data, digest_size=16).digest()
+        each = [
+            hashlib.blake2b(whole + index.to_bytes(4, "little"), digest_size=8).digest()
+            for index in range(self.vectors)
+        ]
+        return np.array([int.from_bytes(d, "little") >> 3 for d in each]) + self.vocabulary
+
+
 class Shape(NamedTuple):
     """A message taken apart: `exact` keeps the whitespace around each run, `bare` has none."""
 
     exact: Kind
     bare: Kind
     runs: tuple[str, ...]
+    images: tuple[Image, ...]
 
 
 class Slot(NamedTuple):
@@ -106,6 +136,7 @@ class Renderer:
     now       the date that a template is told: fixed, so that no run changes at midnight or when resumed
     rewrites  what to do where the template rewrites its past: "open" a new context with the history as the template
               has it now, or "append" all the same, so that the policy keeps seeing all that it said
+    pictures  of the model, where it reads them (CausalModel.pictures)
 
     stop_ids  the ids that end a turn: the template's end of turn, the tokenizer's end of sequence, and `stops`
 
@@ -122,6 +153,7 @@ class Renderer:
         stops: Sequence[int] = (),
         now: datetime = datetime(2025, 1, 1),
         rewrites: Literal["open", "append"] = "open",
+        pictures: Pictures | None = None,
     ) -> None:
         if template is None and not tokenizer.chat_template:
             raise ValueError(
@@ -135,10 +167,13 @@ class Renderer:
         self.stops = tuple(stops)
         self.now = now
         self.rewrites = rewrites
+        self.pictures = pictures
         added = tokenizer.added_tokens_decoder
         self._added = {entry.content: token for token, entry in added.items()}
         controls = {entry.content for entry in added.values() if entry.special}
         controls |= set(tokenizer.all_special_tokens)
+        if pictures is not None:  # a text that spells a picture shows none
+            controls.add(added[pictures.placeholder].content)
         self._literals = _looked_for(
             {
                 tokenizer.get_chat_template(template),
@@ -162,7 +197,7 @@ class Renderer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process probes the template anew; caches do not travel."""
-        names = ("template", "options", "stops", "now", "rewrites")
+        names = ("template", "options", "stops", "now", "rewrites", "pictures")
         again = partial(Renderer, **{name: getattr(self, name) for name in names})
         return again, (self.tokenizer,)
 
@@ -204,10 +239,11 @@ class Renderer:
             raise ValueError(
                 "open got no messages; a conversation starts with one, for example a user's"
             )
-        shapes = [self._shape(message) for message in messages]
+        shapes = self._shapes(messages)
         pieces = self._whole(tuple(shape.exact for shape in shapes), schemas_of(tools))
         runs = [run for shape in shapes for run in shape.runs]
-        return Node(None, self._encode(_fill(pieces, runs)), role="prompt", origin=origin)
+        tokens, inputs = self._shown(self._encode(_fill(pieces, runs)), shapes)
+        return Node(None, tokens, role="prompt", origin=origin, inputs=inputs)
 
     def extend(
         self,
@@ -234,14 +270,15 @@ class Renderer:
                 "a cancelled completion is not an answer yet; sample on from it, or drop its rollout"
             )
         past = tuple(self._shape(message).bare for message in history)
-        shapes = [self._shape(message) for message in new]
+        shapes = self._shapes(new)
         bridge = self._bridge(past, tuple(s.exact for s in shapes), schemas_of(tools))
         if bridge.pieces is None or (bridge.rewrites and self.rewrites == "open"):
             return self.open([*history, *new], tools, origin=node)
         tokens = self._encode(_fill(bridge.pieces, [run for s in shapes for run in s.runs]))
         if len(node.tokens) and node.tokens[-1] == bridge.end:
             tokens = tokens[bridge.closing :]
-        return Node(node, tokens, role="environment")
+        tokens, inputs = self._shown(tokens, shapes)
+        return Node(node, tokens, role="environment", inputs=inputs)
 
     def text(self, tokens: np.ndarray) -> str:
         """What was said: the tokens as text, without control tokens and the end of turn."""
@@ -276,7 +313,39 @@ class Renderer:
             ]
         return np.array(ids, dtype=np.int64)
 
+    def _shown(self, tokens: np.ndarray, shapes: Sequence[Shape]) -> tuple[np.ndarray, Inputs]:
+        """The ids with each placeholder replaced by the numbers of its picture, and what these stand for."""
+        images = [image for shape in shapes for image in shape.images]
+        if self.pictures is None or not images:
+            return tokens, {}
+        places = np.flatnonzero(tokens == self.pictures.placeholder)
+        if len(places) != len(images):
+            token = self.tokenizer.convert_ids_to_tokens(self.pictures.placeholder)
+            raise ValueError(
+                f"the chat template writes {token!r} {len(places)} times for {len(images)} pictures; give one that "
+                "writes it once for each: Renderer(tokenizer, template=...)"
+            )
+        inputs: dict[int, Patch] = {}
+        parts, start = [], 0
+        for place, image in zip(places, images, strict=True):
+            numbers = self.pictures.numbers(image)
+            inputs |= {int(n): Patch(image, index) for index, n in enumerate(numbers)}
+            parts += [tokens[start:place], numbers]
+            start = place + 1
+        return np.concatenate([*parts, tokens[start:]]), inputs
+
     # ------------------------------------------------------------------------------------- the template
+
+    def _shapes(self, messages: Sequence[Message]) -> list[Shape]:
+        """Of messages that the model will read, pictures too where it can."""
+        shapes = [self._shape(message) for message in messages]
+        if self.pictures is None and (shown := sum(len(shape.images) for shape in shapes)):
+            raise ValueError(
+                f"the messages show {shown} pictures, and the model reads text alone: it has no vision tower (or the "
+                "renderer was not told of it: Renderer(tokenizer, pictures=model.pictures)); take a model that reads "
+                "pictures, or an environment without them"
+            )
+        return shapes
 
     def _take_apart(self, message: Message) -> Shape:
         parts: list[str] = []
@@ -305,7 +374,8 @@ class Renderer:
                 runs.append(core)
             parts.append(skeleton)
         bare = tuple("".join(part.split()) for part in parts)
-        return Shape((message.role, tuple(parts)), (message.role, bare), tuple(runs))
+        images = tuple(part for part in message.content if isinstance(part, Image))
+        return Shape((message.role, tuple(parts)), (message.role, bare), tuple(runs), images)
 
     def _render(self, kinds: Sequence[Kind], schemas: str, *, header: bool) -> str:
         """The template's text for these skeletons, runs numbered from 0 over the conversation."""

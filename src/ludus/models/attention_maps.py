@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+CELLS = 2**20  # of the maps of one head, for all rows that run together: 4 MiB a head
+
 
 def attention_maps(
     model: PreTrainedModel,
@@ -19,10 +21,10 @@ def attention_maps(
 ) -> list[list[Any]]:
     """What `read` makes of the maps of each row of a batch at each of the chosen layers.
 
-    Rows run one by one and without padding, in eager attention and evaluation mode, without
-    gradient; afterwards the model computes as it did before. A map is let go as soon as it has been
-    read: with 32 heads and 4,096 tokens it takes 2 GiB, so reduce it in `read`, as
-    ludus.weights.attention_rhythm.heads does.
+    Rows of one length run together, as many as `CELLS` allows, and without padding; in eager
+    attention and evaluation mode, without gradient; afterwards the model computes as it did before.
+    A map is let go as soon as it has been read: with 32 heads and 4,096 tokens it takes 2 GiB, so
+    reduce it in `read`, as ludus.weights.attention_rhythm.heads does.
 
     Args:     tokens [B,T] int64, padded on the right with negative numbers (`Batch.tokens`); layers
               from 0; read(row, maps [H,n,n]), n the tokens of that row, A[h,t,s] in the precision of
@@ -30,27 +32,40 @@ def attention_maps(
     Returns:  for every row, a list with one entry for each of `layers`; an empty row has [].
     """
     modules = _attention(model, layers)
-    made: list[list[Any]] = []
+    made: list[list[Any]] = [[] for _ in tokens]
     with _eager(model), torch.no_grad():
-        for row, ids in enumerate(tokens):
-            ids = ids[ids >= 0].to(model.device)
-            seen: dict[int, Any] = {}
+        for rows, ids in _of_one_length(tokens):
+            seen: dict[int, list[Any]] = {}
             hooks = [
-                module.register_forward_hook(_reader(layer, row, seen, read))
+                module.register_forward_hook(_reader(layer, rows, seen, read))
                 for layer, module in modules.items()
             ]
             try:
-                if len(ids):
-                    model.base_model(input_ids=ids[None], use_cache=False)
+                model.base_model(input_ids=ids.to(model.device), use_cache=False)
             finally:
                 for hook in hooks:
                     hook.remove()
-            made.append([seen[layer] for layer in layers] if len(ids) else [])
+            for place, row in enumerate(rows):
+                made[row] = [seen[layer][place] for layer in layers]
     return made
 
 
+def _of_one_length(tokens: Tensor) -> Iterator[tuple[list[int], Tensor]]:
+    """Rows that are not empty, and their tokens without padding: [b,n], b n^2 within `CELLS` unless b is 1."""
+    lengths = (tokens >= 0).sum(1)
+    for length in lengths.unique().tolist():
+        rows = (lengths == length).nonzero()[:, 0].tolist() if length else []
+        together = max(1, CELLS // max(length, 1) ** 2)
+        for first in range(0, len(rows), together):
+            part = rows[first : first + together]
+            yield part, tokens[part][tokens[part] >= 0].view(len(part), length)
+
+
 def _reader(
-    layer: int, row: int, seen: dict[int, Any], read: Callable[[int, Tensor], Any]
+    layer: int,
+    rows: Sequence[int],
+    seen: dict[int, list[Any]],
+    read: Callable[[int, Tensor], Any],
 ) -> Callable[..., None]:
     def hook(module: nn.Module, args: Any, output: Any) -> None:
         maps = output[1] if isinstance(output, tuple) and len(output) > 1 else None
@@ -59,7 +74,7 @@ def _reader(
                 f"layer {layer} ({type(module).__name__}) gives no attention weights in eager mode; "
                 "choose layers with softmax attention"
             )
-        seen[layer] = read(row, maps[0])
+        seen[layer] = [read(row, maps[place]) for place, row in enumerate(rows)]
 
     return hook
 

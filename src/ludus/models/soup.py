@@ -8,12 +8,21 @@ pulled back. Averaged are the weights, once, and not the outputs; what comes out
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ludus.types import Explained
+
+if TYPE_CHECKING:
+    from ludus.train.recipe import Made
 
 Weights = Mapping[str, Tensor]
 
@@ -50,6 +59,41 @@ def soup(
     for number, other in enumerate(ingredients[1:], 2):
         _check_alike(first, other, number)
     return {name: _mixed(name, [i[name] for i in ingredients], shares) for name in first}
+
+
+@dataclass(frozen=True)
+class Soup:
+    """A soup as a model: Recipe(reference=Soup((first, second)), ...) measures its KL from the average.
+
+    ingredients  each named as a recipe's `model` is, of one ancestor and one architecture
+    shares       one each, 1 in all; equal ones if left out
+    """
+
+    ingredients: tuple[str | Made, ...]
+    shares: tuple[float, ...] | None = None
+
+    def folder(self, seed: int = 0) -> Path:
+        """One transformers folder; soup.json beside the weights has their fingerprint and those of the ingredients."""
+        from ludus.engines.local.build import open_model
+
+        opened = [open_model(each, device="cpu", seed=seed) for each in self.ingredients]
+        weights = [model.module.state_dict() for model, _ in opened]
+        average = soup(weights, self.shares)
+        made = fingerprint(average)
+        parent = Path(os.environ.get("LUDUS_CACHE", "~/.cache/ludus")).expanduser() / "soups"
+        where = parent / made
+        if not where.exists():
+            model, renderer = opened[0]
+            told = {"soup": made, "of": [fingerprint(w) for w in weights], "shares": self.shares}
+            model.module.load_state_dict(average)
+            parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=parent) as temporary:
+                folder = Path(temporary) / "model"
+                model.save(folder)
+                renderer.tokenizer.save_pretrained(folder)
+                (folder / "soup.json").write_text(json.dumps(told, indent=1) + "\n")
+                folder.rename(where)
+        return where
 
 
 def fingerprint(weights: Weights) -> str:

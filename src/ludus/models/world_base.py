@@ -31,6 +31,14 @@ from ludus.types import Key
 
 
 @dataclass(frozen=True)
+class Stage:
+    """So many steps of games in which the player knows what to do in this share of its turns."""
+
+    steps: int
+    share: float
+
+
+@dataclass(frozen=True)
 class WorldBase:
     """How a base is made.
 
@@ -40,6 +48,8 @@ class WorldBase:
     turns   most turns of a game
     shown   weight of a token that the world writes, against one of the player's
     adam    peak rate of AdamW, reached after `warmup` steps and falling to 0 over the last third
+    first   stages before that one, such as Stage(800, 0.9): what must be copied out of the context is learnt from many
+            good games; a few poor ones then make habits for reinforcement learning to break
     muon    rate of Muon for the matrices of the body; 0 leaves them to AdamW, which learns to copy names out of the
             context from many more games
     """
@@ -52,6 +62,7 @@ class WorldBase:
     shown: float = 0.1
     adam: float = 4e-3
     warmup: int = 30
+    first: tuple[Stage, ...] = ()
     muon: float = 0.0
     size: tiny.Size = dataclasses.field(
         default_factory=lambda: tiny.Size(
@@ -89,8 +100,9 @@ class WorldBase:
     def texts(self) -> Iterator[list[list[str]]]:
         """The games of each step as pieces of text: prompt, said, shown, said ... said."""
         tasks = self.world.tasks("train")
-        player = mixed(self.world, self.share)
-        for step in range(self.steps):
+        shares = [s.share for s in self.first for _ in range(s.steps)] + [self.share] * self.steps
+        for step, share in enumerate(shares):
+            player = mixed(self.world, share)
             rng = (Key(self.seed) / "world base" / step).generator()
             games = [
                 play(self.world, tasks[int(i)], int(rng.integers(2**31)), player, rng, self.turns)
@@ -110,9 +122,10 @@ class WorldBase:
             tokenizer = tiny.tokenizer(self.world.words())
             model = CausalModel(tiny.model(self.size, len(tokenizer), self.seed))
             movers = self._optimisers(model.module)
-            work = track(self.texts(), f"base of {self.world.name}", self.steps, disable=not show)
+            steps = self.steps + sum(stage.steps for stage in self.first)
+            work = track(self.texts(), f"base of {self.world.name}", steps, disable=not show)
             for step, texts in enumerate(work):
-                rate = min(1.0, (step + 1) / self.warmup, 3 * (self.steps - step) / self.steps)
+                rate = min(1.0, (step + 1) / self.warmup, 3 * (steps - step) / steps)
                 base.loss_of(model, *self._encoded(texts, tokenizer)).backward()
                 torch.nn.utils.clip_grad_norm_(model.module.parameters(), 1.0)
                 for mover, peak in movers:
@@ -156,4 +169,5 @@ def _told(made: WorldBase) -> dict[str, Any]:
     plain = {f.name: getattr(made, f.name) for f in dataclasses.fields(made)}
     # a function in a world is told by its name; where it lies in memory is no setting
     world = re.sub(r" at 0x[0-9a-f]+", "", repr(made.world))
-    return {**plain, "world": world, "size": asdict(made.size)}
+    first = [asdict(stage) for stage in made.first]
+    return {**plain, "world": world, "size": asdict(made.size), "first": first}

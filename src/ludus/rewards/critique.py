@@ -11,8 +11,13 @@ whatever the second attempt was, so judging is a gate. Both forms are here, as `
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from ludus.types import Group, Rollout
+
+VERDICT = "verdict"  # in Rollout.signals of a critique
 Verdict = Literal["correct", "wrong"]
 Mode = Literal["paper", "released"]
 
@@ -74,3 +79,54 @@ def stage_two(
     if mode == "released" and not right:
         return -1.0
     return indirect + weight * right
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Stage one as a reward, of the critiques that rollouts.critique_refine made: the verdict alone."""
+
+    mode: Mode = "paper"
+
+    needs = (VERDICT,)
+    roles = ("critic",)
+
+    async def __call__(self, groups: Sequence[Group]) -> list[Group]:
+        return [
+            _paid(group, lambda said, correct, refined: stage_one(said, correct, mode=self.mode))
+            for group in groups
+        ]
+
+
+@dataclass(frozen=True)
+class Helping:
+    """Stage two as a reward: what became of the first answer, and `weight` of the verdict.
+
+    indirect  (first right, second right) -> reward: `refine`, `delta` or `corrected`
+    weight    0, with mode "paper", rewards the second answer alone
+    """
+
+    indirect: Callable[[bool, bool], float] = refine
+    weight: float = 0.2
+    mode: Mode = "paper"
+
+    needs = (VERDICT,)
+    roles = ("critic",)
+
+    async def __call__(self, groups: Sequence[Group]) -> list[Group]:
+        def paid(said: Verdict | None, correct: bool, refined: bool) -> float:
+            indirect = self.indirect(correct, refined)
+            return stage_two(said, correct, indirect, weight=self.weight, mode=self.mode)
+
+        return [_paid(group, paid) for group in groups]
+
+
+def _paid(group: Group, reward: Callable[[Verdict | None, bool, bool], float]) -> Group:
+    """The group with the rewards of its critiques; the actor's attempts are left as they are."""
+
+    def paid(rollout: Rollout) -> Rollout:
+        if VERDICT not in rollout.signals:
+            return rollout
+        correct, refined = bool(rollout.terms["correct"]), bool(rollout.terms["refined"])
+        return replace(rollout, reward=reward(rollout.signals[VERDICT], correct, refined))
+
+    return replace(group, rollouts=tuple(paid(rollout) for rollout in group.rollouts))

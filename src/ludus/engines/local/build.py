@@ -44,7 +44,7 @@ class Local:
         """The policy as a transformers folder: weights, config, tokenizer; others in folders beside it, by name."""
         for name, (model, renderer) in self.models.items():
             where = folder if name == "policy" else folder.with_name(f"{folder.name}-{name}")
-            model.module.save_pretrained(where)
+            model.save(where)
             renderer.tokenizer.save_pretrained(where)
 
 
@@ -106,4 +106,4 @@ def open_model(
     else:
         where = base.folder(str(name)) if str(name) in base.SHIPPED else name
     model, tokenizer = load(where, device=device)
-    return model, Renderer(tokenizer)
+    return model, Renderer(tokenizer, pictures=model.pictures)

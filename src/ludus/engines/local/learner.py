@@ -6,7 +6,6 @@ does not depend on the number of passes. Log-probabilities come from hidden stat
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,7 +29,7 @@ class Critic(nn.Module):
 
     def __init__(self, model: CausalModel) -> None:
         super().__init__()
-        self.body = CausalModel(copy.deepcopy(model.module))
+        self.body = model.copy()
         self.module = self.body.module  # registered, so that parameters() and state_dict() see it
         self.head = ScalarHead(self.body.text.hidden_size).to(model.device)
 
@@ -69,7 +68,7 @@ class LocalLearner:
         if optim.checkpointing:
             model.module.gradient_checkpointing_enable({"use_reentrant": False})
         self.reference = (
-            CausalModel(copy.deepcopy(model.module)) if reference is True else (reference or None)
+            model.copy() if reference is True else (reference or None)
         )
         if self.reference is not None:
             self.reference.module.requires_grad_(False)

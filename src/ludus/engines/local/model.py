@@ -6,34 +6,55 @@ their logits on the way out (bias, scale, soft cap) is stated here once.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 from transformers.utils import logging
 
+from ludus.data.render import Pictures
 from ludus.engines.local import attention
 from ludus.engines.local.packed import policy
+from ludus.engines.local.pictures import SERVED, Tower
 from ludus.models.linear_logprob import linear_logprob
 from ludus.models.mean_logprob import mean_logprob
 from ludus.types import Batch, Inputs, Patch
 
 
 class CausalModel:
-    """Any transformers causal LM whose attention can be chosen (`_supports_attention_backend`)."""
+    """Any transformers causal LM whose attention can be chosen (`_supports_attention_backend`).
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    tower  what looks at pictures, for a model that reads them
+    """
+
+    def __init__(self, model: PreTrainedModel, tower: Tower | None = None) -> None:
         if not getattr(model, "_supports_attention_backend", False):
             raise NotImplementedError(
                 f"{type(model).__name__} does not let its attention be chosen, which the local engine needs; "
                 "use --engine vllm, or a model such as Qwen, Llama, Mistral or Gemma"
             )
-        model.set_attn_implementation(attention.NAME)
+        # a vision tower keeps its own attention: every part of a picture sees every other
+        body: Any = model.base_model
+        getattr(body, "language_model", model).set_attn_implementation(attention.NAME)
         self.module = model
+        self.tower = tower
         self.text = model.config.get_text_config()
         head = model.get_output_embeddings()
         if head is None:
@@ -83,11 +104,30 @@ class CausalModel:
 
     def vector(self, given: np.ndarray | Patch) -> Tensor:
         """[H]: what the body reads for an input that is no token."""
-        if isinstance(given, Patch):
+        if not isinstance(given, Patch):
+            return torch.from_numpy(given)
+        if self.tower is None:
             raise NotImplementedError(
-                f"{type(self.module).__name__} reads no pictures; take a model with a vision tower"
+                f"{type(self.module).__name__} reads no pictures; take a model with a vision tower, of type "
+                f"{' or '.join(SERVED)}"
             )
-        return torch.from_numpy(given)
+        return self.tower.vectors(given.image)[given.index]
+
+    @cached_property
+    def pictures(self) -> Pictures | None:
+        """What a renderer has to know to show pictures to this model; None if it reads text alone."""
+        return None if self.tower is None else self.tower.told()
+
+    def copy(self) -> CausalModel:
+        """The same model with weights of its own."""
+        module = copy.deepcopy(self.module)
+        return CausalModel(module, self.tower and Tower(module, self.tower.processor))
+
+    def save(self, folder: str | Path) -> None:
+        """As a transformers folder: weights, config, and how pictures are prepared. The tokenizer goes beside it."""
+        self.module.save_pretrained(folder)
+        if self.tower is not None:
+            self.tower.processor.save_pretrained(folder)
 
     @property
     def _scale(self) -> float:
@@ -138,7 +178,7 @@ class CausalModel:
 
 
 def load(name: str | Path, *, device: str = "auto") -> tuple[CausalModel, Any]:
-    """A model in float32 and its tokenizer, from a directory or a hub name."""
+    """A model in float32 and its tokenizer, from a directory or a hub name; with its vision tower, if it has one."""
     where = Path(name)
     if isinstance(name, Path) or where.exists():
         if not (where / "config.json").exists():
@@ -154,9 +194,23 @@ def load(name: str | Path, *, device: str = "auto") -> tuple[CausalModel, Any]:
             )
     logging.disable_progress_bar()  # it would tear our own
     tokenizer = AutoTokenizer.from_pretrained(name)
-    model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    kind = AutoConfig.from_pretrained(name).model_type
+    if kind in SERVED:
+        model = AutoModelForImageTextToText.from_pretrained(name, dtype=torch.float32)
+        processor = AutoProcessor.from_pretrained(name).image_processor
+    else:
+        if (
+            kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+            and kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        ):
+            raise NotImplementedError(
+                f"{name} is a model of type {kind!r}, whose pictures the local engine cannot read (see "
+                f"ludus.engines.local.pictures for why); take one of type {' or '.join(SERVED)}, or a text model"
+            )
+        model, processor = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32), None
     model.to(pick_device(device))  # type: ignore[arg-type]
-    return CausalModel(model.eval()), tokenizer
+    model.eval()
+    return CausalModel(model, Tower(model, processor) if processor else None), tokenizer
 
 
 def pick_device(device: str = "auto") -> torch.device:

@@ -27,7 +27,7 @@ from ludus.envs.lookup import Lookup
 from ludus.losses.clipped import clipped_ratio
 from ludus.losses.kl import k3
 from ludus.losses.objective import KL
-from ludus.models.world_base import WorldBase
+from ludus.models.world_base import Stage, WorldBase
 from ludus.rewards.information_gain import InformationGain
 from ludus.rollouts.agent_loop import AgentLoop
 from ludus.rollouts.gain import AnswerProbability
@@ -63,7 +63,15 @@ recipe = Recipe(
     kl=KL(0.001, k3),
     reference=True,
     horizon=fixed(8),
-    model=WorldBase(Lookup(train=8192), share=0.9, steps=800, turns=8, muon=0.02, adam=2e-3),
+    model=WorldBase(
+        Lookup(train=8192),
+        first=(Stage(800, 0.9),),
+        share=0.6,
+        steps=60,
+        turns=8,
+        muon=0.02,
+        adam=2e-3,
+    ),
     optim=Optim(lr=5e-4),
     tasks=16,
     answers=8,

@@ -28,7 +28,7 @@ from ludus.envs.shop import KINDS, Shop, everything_at_once
 from ludus.losses.clipped import clipped_ratio
 from ludus.losses.kl import k3
 from ludus.losses.objective import KL
-from ludus.models.world_base import WorldBase
+from ludus.models.world_base import Stage, WorldBase
 from ludus.rollouts.agent_loop import AgentLoop
 from ludus.train.claims import Claim
 from ludus.train.recipe import Budget, Evaluation, Recipe
@@ -43,7 +43,15 @@ recipe = Recipe(
     kl=KL(0.001, k3),
     reference=True,
     horizon=fixed(10),
-    model=WorldBase(Shop(train=8192), share=0.9, steps=800, turns=10, muon=0.02, adam=2e-3),
+    model=WorldBase(
+        Shop(train=8192),
+        first=(Stage(800, 0.9),),
+        share=0.6,
+        steps=60,
+        turns=10,
+        muon=0.02,
+        adam=2e-3,
+    ),
     optim=Optim(lr=5e-4),
     tasks=16,
     answers=8,
