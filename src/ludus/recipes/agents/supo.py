@@ -88,7 +88,7 @@ paper = replace(
     evaluation=Evaluation(tasks=128, max_turns=100),
 )
 
-budget = Budget("rollouts", 10_000)
+budget = Budget("rollouts", 5_000)
 arms = {
     name: replace(variant, steps=10_000, budget=budget)
     for name, variant in {

@@ -73,10 +73,10 @@ recipe = Recipe(
     curriculum=Examples(gold, answers=7),
     horizon=fixed(1),
     model=WorldBase(world, share=0.0),
-    optim=Optim(lr=1e-3, betas=(0.9, 0.999)),
+    optim=Optim(lr=5e-4, betas=(0.9, 0.999)),
     tasks=24,
     answers=8,
-    steps=240,
+    steps=300,
     evaluation=Evaluation(tasks=512, max_turns=1),
 )
 

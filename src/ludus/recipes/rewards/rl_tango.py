@@ -52,7 +52,7 @@ verifier = Policy(
     kl=KL(0.001, k3),
     entropy=0.001,
     reference=True,
-    model=FadingBase(Proofs(replace(world, slips=0.25)), share=0.5, steps=500, games=16, turns=1),
+    model=FadingBase(Proofs(replace(world, slips=0.25)), share=0.6, steps=800, turns=1),
     optim=Optim(lr=5e-4, betas=(0.9, 0.999)),
 )
 tries = SolveAndVerify(to_judge, Sampling(max_tokens=40), Sampling(max_tokens=80), verdicts=3)
