@@ -53,10 +53,10 @@ recipe = Recipe(
     critic=True,
     horizon=fixed(1),
     model=WorldBase(world, share=0.0),
-    optim=Optim(lr=5e-4, betas=(0.9, 0.999), critic_lr=2e-3, updates=4, critic_alone=30),
-    tasks=8,
+    optim=Optim(lr=3e-4, betas=(0.9, 0.999), critic_lr=2e-3, updates=4, critic_alone=30),
+    tasks=16,
     answers=8,
-    steps=120,
+    steps=200,
     evaluation=Evaluation(tasks=256, max_turns=1),
 )
 
