@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,10 +30,12 @@ class List:
     Args:
         family: only this family, such as agents or policy.
         json: one JSON object a line instead of a table.
+        page: write the table as Markdown to this file instead (docs/systems.md is made so).
     """
 
     family: str = ""
     json: bool = False
+    page: Path | None = None
 
     def __call__(self) -> None:
         rows = [entry for entry in recipes.entries() if self.family in ("", entry.family)]
@@ -40,6 +43,9 @@ class List:
             for entry in rows:
                 row = {"id": entry.id, "family": entry.family, "title": entry.title}
                 print(json.dumps(row | {"verdicts": _verdicts(entry.id)}))
+            return
+        if self.page:
+            self.page.write_text(systems_page(rows))
             return
         table = Table("id", "family", "system", "replication")
         for entry in rows:
@@ -401,6 +407,26 @@ def fresh(parent: Path, name: str) -> Path:
     while (parent / f"{name}-{number}").exists():
         number += 1
     return parent / f"{name}-{number}"
+
+
+def systems_page(rows: Sequence[recipes.Entry]) -> str:
+    """A table with links, relative to docs/."""
+    lines = ["# Systems", "", "Made by `ludus list --page docs/systems.md`.", ""]
+    lines += [
+        "Each system is one file; its header says what is reproduced and what is not. A verdict is computed from the",
+        "interval over seeds of what a claim compares: it holds, it does not hold, or the seeds are too few to tell",
+        "(inconclusive). A dash: the claims have not been run yet.",
+        "",
+        "| system | family | what it is | claims |",
+        "|---|---|---|---|",
+    ]
+    for entry in rows:
+        found = Counter(_verdicts(entry.id).values())
+        told = ", ".join(f"{n} {verdict}" for verdict, n in found.items())
+        claims = f"[{told}](replications/{entry.id}.md)" if told else "-"
+        file = f"../src/ludus/recipes/{entry.family}/{entry.file.name}"
+        lines.append(f"| [{entry.id}]({file}) | {entry.family} | {entry.title} | {claims} |")
+    return "\n".join(lines) + "\n"
 
 
 def _verdicts(name: str) -> dict[str, str]:

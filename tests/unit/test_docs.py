@@ -21,7 +21,7 @@ import torch
 import tyro
 
 from ludus import recipes
-from ludus.cli import COMMANDS
+from ludus.cli import COMMANDS, systems_page
 from ludus.envs.guard import checked
 from ludus.train.claims import Claim
 from ludus.train.recipe import Evaluation, Recipe, check
@@ -244,3 +244,8 @@ def test_the_pieces_table_names_fields_of_a_recipe() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     assert len(rows) >= 6
     assert set(rows) <= set(Recipe.__dataclass_fields__)
+
+
+def test_the_page_of_systems_is_as_it_would_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # verdicts are read from docs/replications
+    assert (ROOT / "docs/systems.md").read_text() == systems_page(list(recipes.entries()))
