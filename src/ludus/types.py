@@ -381,6 +381,7 @@ class Batch:
     solved   [R] bool                        anchor [R,K] int64: equal where turns of a group acted in one state, -1
     external [B,T] bool: trained on, but written by somebody else (their log-probabilities are not known)
     inputs   what numbers beyond the vocabulary in `tokens` stand for (Node.inputs)
+    terms    name -> [R] float32, of Rollout.terms; NaN where a rollout has none of that name
     soft     how those of them that the policy chose were sampled; at their places `logp` is a log-density
 
     Filled on demand by the learner, each [B,T] float32: old_logp (the learner's own at the start of the update),
@@ -408,6 +409,7 @@ class Batch:
     external: torch.Tensor | None = None
     probes: Mapping[str, torch.Tensor] = field(default_factory=dict)
     inputs: Inputs = field(default_factory=dict)
+    terms: Mapping[str, torch.Tensor] = field(default_factory=dict)
     temperature: float = 1.0
     soft: Soft | None = None
 
@@ -436,11 +438,12 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on `device`."""
-        plain = ("temperature", "soft", "probes", "inputs")
+        plain = ("temperature", "soft", "probes", "inputs", "terms")
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in plain}
         probes = {name: tensor.to(device) for name, tensor in self.probes.items()}
         moved = {n: t.to(device) for n, t in tensors.items() if t is not None}
-        return replace(self, probes=probes, **moved)
+        terms = {name: tensor.to(device) for name, tensor in self.terms.items()}
+        return replace(self, probes=probes, terms=terms, **moved)
 
     def lengths_mask(self) -> torch.Tensor:
         """[B,T] bool: True on real tokens; padding is token -1."""

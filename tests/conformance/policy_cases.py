@@ -73,11 +73,11 @@ def build(members: tuple[Attempt, ...], *, garbage: float = math.nan, columns: i
     real = torch.tensor([[t < len(text) for t in range(width)] for _, text in contexts])
     mask = turn >= 0
     rollout = torch.tensor([r for r, _ in contexts])
-    noise = torch.full((4, len(contexts), width), garbage)
+    noise = torch.full((5, len(contexts), width), garbage)
     for r, member in enumerate(members):
         written = mask & (rollout == r)[:, None]
         generator = torch.Generator().manual_seed(member.seed)
-        noise[:, written] = torch.randn(4, 64, generator=generator)[:, : int(written.sum())]
+        noise[:, written] = torch.randn(5, 64, generator=generator)[:, : int(written.sum())]
     logp = -1 + 0.3 * noise[0]
     reward = torch.tensor([float(member.reward) for member in members])
     turns = max(int(turn.max()) + 1, 1)
@@ -98,6 +98,8 @@ def build(members: tuple[Attempt, ...], *, garbage: float = math.nan, columns: i
         old_logp=logp + 0.2 * noise[1],
         ref_logp=logp + 0.2 * noise[2],
         value=0.5 + 0.3 * noise[3],
+        probes={"measure": 1 + 0.1 * noise[4]},
+        terms={"odd": torch.tensor([math.nan if m.seed % 2 else 1.0 for m in members])},
         anchor=torch.arange(turns).where(wrote, -1),  # a turn acts in the state of its number
     )
 

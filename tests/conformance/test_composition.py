@@ -204,7 +204,7 @@ CREDITS: dict[str, Row] = {
     "IGPOReleased": {"credit": IGPOReleased()},
     "PoolBaseline": {"credit": PoolBaseline()},
     "RLOOThenKL": {"credit": RLOOThenKL(), "reference": True},
-    "Balanced": {"credit": Balanced(GRPO())},
+    "Balanced": {"credit": Balanced(GRPO(), "own")},
     "Scaled": {"credit": Scaled(GRPO(), "old_entropy"), "probes": {"old_entropy": entropy}},
     "OutcomeAndSteps": {"credit": OutcomeAndSteps(total=4)},
 }

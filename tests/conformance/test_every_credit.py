@@ -12,7 +12,9 @@ from policy_cases import CASES, CHANGES, attempts, build, by_attempt, named, sam
 from torch import Tensor
 
 from ludus.advantages import relative
+from ludus.advantages.adaptive_kl import AdaptiveKL
 from ludus.advantages.anchor import GiGPO, gigpo
+from ludus.advantages.balanced import Balanced
 from ludus.advantages.credit import (
     GAE,
     GRPO,
@@ -31,6 +33,7 @@ from ludus.advantages.pool import PoolBaseline
 from ludus.advantages.pooled import IGPO, pooled_turns
 from ludus.advantages.prefix_tree import Tempo
 from ludus.advantages.rloo_kl import RLOOThenKL
+from ludus.advantages.scaled import Scaled
 from ludus.types import Batch
 
 # ------------------------------------------------------------------ one number per rollout
@@ -147,6 +150,9 @@ CREDITS: list[tuple[str, Stateless, bool]] = [
     ("PoolBaseline", PoolBaseline(), False),
     ("PoolBaseline, raw", PoolBaseline(threshold=None), False),
     ("RLOOThenKL", RLOOThenKL(alone="zero"), False),
+    ("Scaled", Scaled(GRPO(), "measure"), True),
+    ("AdaptiveKL", AdaptiveKL(probe="measure"), False),
+    ("Balanced", Balanced(GRPO(), "odd"), True),
 ]
 credits = pytest.mark.parametrize(
     "credit", [row[1] for row in CREDITS], ids=[r[0] for r in CREDITS]

@@ -35,6 +35,7 @@ from ludus.rewards.step_verdicts import (
     verifier_reward,
 )
 from ludus.rollouts.solve_and_verify import (
+    FOUND,
     GENERATOR,
     VERIFIER,
     SolveAndVerify,
@@ -420,7 +421,7 @@ def test_the_verifiers_credit_weighs_samples_and_not_rewards() -> None:
         groups.append(Group(str(n), tuple(verdicts)))
     batch = make_batch(groups)
     plain = GRPO()(batch).advantage
-    credit = Balanced(GRPO())
+    credit = Balanced(GRPO(), FOUND[0])
     state, credited = credit.assign(credit.init(), batch)
     assert state["counts"] == {"right": 3.0, "wrong": 9.0}
     weights = balanced_weights(torch.tensor([True] * 3 + [False] * 9), 3.0, 9.0)

@@ -14,6 +14,7 @@ from ludus.advantages.credit import token_reward
 from ludus.advantages.gae import gae
 from ludus.advantages.whiten import whiten
 from ludus.rewards.running import Running
+from ludus.tensors import blank
 from ludus.types import Batch, Credited, Explained
 
 
@@ -72,7 +73,7 @@ class AdaptiveKL:
                 f"probes={{{self.probe!r}: FullKL(...)}} from ludus.models.full_kl, and critic=True"
             )
         mask = batch.mask & batch.scored[batch.rollout][:, None]
-        kl_BT = batch.probes[self.probe] * mask
+        kl_BT = blank(batch.probes[self.probe], mask)
         reward_R, statistics = batch.reward, state["reward"]
         if self.scale:
             scored = batch.reward[batch.scored].tolist()

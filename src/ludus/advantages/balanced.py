@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,6 @@ from ludus.types import Batch, Credit, Credited
 from ludus.weights.class_balance import ClassCounts, balanced_weights
 
 
-def positive(batch: Batch) -> Tensor:
-    """[R] bool: the first turn's reward is above 0, as rollouts.solve_and_verify marks the right solutions."""
-    return batch.turn_reward[:, 0] > 0
-
-
 @dataclass(frozen=True)
 class Balanced:
     """`inner`, its advantages times 1 / sqrt(moving count of the rollout's class), scaled to mean 1 over rollouts.
@@ -25,16 +20,21 @@ class Balanced:
     The weight comes after the comparison, so it changes no baseline. A clipped loss is linear in the advantage, so it
     is a weight of the sample's loss.
 
-    truth  batch -> [R] bool, the class of each rollout
+    term  that the rollouts of one class have (Rollout.terms), and those of the other not
     """
 
     inner: Credit
-    truth: Callable[[Batch], Tensor] = positive
+    term: str
     counts: ClassCounts = ClassCounts()  # noqa: RUF009
 
     @property
     def needs(self) -> Sequence[str]:
-        return (*self.inner.needs, "turn_reward")
+        return self.inner.needs
+
+    def truth(self, batch: Batch) -> Tensor:
+        """[R] bool: the class of each rollout."""
+        none = torch.full_like(batch.reward, torch.nan)
+        return ~batch.terms.get(self.term, none).isnan()
 
     def init(self) -> dict[str, Any]:
         return {"inner": self.inner.init(), "counts": self.counts.init()}

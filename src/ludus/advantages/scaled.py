@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ludus.tensors import blank
 from ludus.types import Batch, Credit, Credited
 from ludus.weights.attention_rhythm import amplified
 
@@ -33,7 +34,7 @@ class Scaled:
                 f"Scaled reads the probe {self.probe!r}, and there is {', '.join(batch.probes) or 'none'}; "
                 f"give the recipe probes={{{self.probe!r}: ...}}, such as ludus.models.rhythm.Rhythm()"
             )
-        gamma = batch.probes[self.probe]
+        gamma = blank(batch.probes[self.probe], batch.mask)
         state, inner = self.credit.assign(state, batch)
         told = float(gamma[batch.mask].mean()) if bool(batch.mask.any()) else 1.0
         metrics = {**inner.metrics, "scaled/gamma": told}

@@ -80,6 +80,7 @@ def make_batch(groups: Sequence[Group], *, share: Share = "first") -> Batch:
         solved=torch.tensor([rollout.solved for rollout in rollouts]),
         anchor=torch.from_numpy(anchor),
         external=torch.from_numpy(external),
+        terms=_terms(rollouts),
         inputs={
             n: each
             for _, row in flat
@@ -151,6 +152,17 @@ def _baseline(groups: Sequence[Group]) -> Tensor | None:
     return torch.tensor(
         [group.baseline for group in groups for _ in group.rollouts], dtype=torch.float32
     )
+
+
+def _terms(rollouts: Sequence[Rollout]) -> dict[str, Tensor]:
+    """Of a rollout that may not be scored no term is read."""
+    names = sorted({name for r in rollouts if r.end.scorable for name in r.terms})
+    return {
+        name: torch.tensor(
+            [float(r.terms.get(name, math.nan)) if r.end.scorable else math.nan for r in rollouts]
+        )
+        for name in names
+    }
 
 
 def _temperature(rollouts: Sequence[Rollout]) -> float:

@@ -29,7 +29,7 @@ from ludus.types import (
 )
 
 GENERATOR, VERIFIER = "generator", "verifier"
-RIGHT, WRONG = 1.0, -1.0  # a verification's Turn.reward says which class it is of
+FOUND = "right found", "wrong found"  # terms: of a right solution, of a wrong one
 SOLUTION = "solution"  # in Rollout.signals of the generator: its text
 _STEP = re.compile(r"<step>.*?</step>", re.S)
 
@@ -45,8 +45,8 @@ class SolveAndVerify:
     the last one: a turn's reward is what the verifier made of the step, 0 where there is no verdict for each step. A
     verification is solved if its final verdict is the truth.
 
-    Terms. Generator: "formed" (it wrote steps), "judged" (its steps have verdicts). Verifier: "right found", of the
-    right solutions, and "wrong found", of the wrong ones: their mean is the balanced accuracy.
+    Terms. Generator: "formed" (it wrote steps), "judged" (its steps have verdicts). Verifier: FOUND, one for
+    right solutions and one for wrong ones: their mean is the balanced accuracy.
     """
 
     ask: Callable[[str, str, int], Sequence[Message]]
@@ -111,20 +111,18 @@ class SolveAndVerify:
         return [generated, *verdicts]
 
     def _verified(self, said: Rollout, truth: bool, steps: int, key: Key) -> Rollout:
-        """The verification with its reward and its class."""
+        """The verification with its reward, and the term of its class."""
         said = replace(said, cohort=str(key.path[-1]))
         if not said.turns:
             return said
-        turn = replace(said.turns[0], reward=RIGHT if truth else WRONG)
-        verdict = parse(turn.action)
+        verdict = parse(said.turns[0].action)
         right = verdict.final == truth
         formed = float(steps > 0)  # verdicts on a solution without steps are not counted
         return replace(
             said,
-            turns=(turn,),
             reward=verifier_reward(verdict, truth, steps, solution_format=formed),
             end=End.SOLVED if right else said.end,
-            terms={"right found" if truth else "wrong found": float(right)},
+            terms={FOUND[0] if truth else FOUND[1]: float(right)},
         )
 
 

@@ -67,9 +67,7 @@ class LocalLearner:
         self.steps = 0
         if optim.checkpointing:
             model.module.gradient_checkpointing_enable({"use_reentrant": False})
-        self.reference = (
-            model.copy() if reference is True else (reference or None)
-        )
+        self.reference = model.copy() if reference is True else (reference or None)
         if self.reference is not None:
             self.reference.module.requires_grad_(False)
         self.critic = Critic(model) if critic else None

@@ -29,8 +29,8 @@ from ludus.curricula.roles import Fixed
 from ludus.envs.critiques import Critiques
 from ludus.losses.clipped import clipped_ratio
 from ludus.models.actor_base import ActorBase
-from ludus.models.fading_base import FadingBase
 from ludus.models.trained import Trained
+from ludus.models.world_base import Stage, WorldBase
 from ludus.rewards.critique import Helping, Judging
 from ludus.rollouts.critique_refine import CRITIC, CritiqueRefine
 from ludus.train.claims import Claim
@@ -51,7 +51,7 @@ stage_one = Recipe(
     others={"actor": Frozen(ActorBase(world, share=0.5))},
     cast=Fixed({"critic": "policy", "actor": "actor"}),
     horizon=fixed(1),
-    model=FadingBase(world, share=0.6, steps=700, turns=1),
+    model=WorldBase(world, first=(Stage(560, 0.95),), share=0.6, steps=140, turns=1),
     optim=Optim(lr=5e-4, betas=(0.9, 0.999), epochs=2),
     tasks=16,
     answers=4,

@@ -30,11 +30,10 @@ from ludus.evals.f1 import f1
 from ludus.losses.clipped import clipped_ratio
 from ludus.losses.kl import k3
 from ludus.losses.objective import KL
-from ludus.models.fading_base import FadingBase
 from ludus.models.trained import Trained
-from ludus.models.world_base import WorldBase
+from ludus.models.world_base import Stage, WorldBase
 from ludus.rollouts.agent_loop import AgentLoop
-from ludus.rollouts.solve_and_verify import GENERATOR, SolveAndVerify, step_verdicts
+from ludus.rollouts.solve_and_verify import FOUND, GENERATOR, SolveAndVerify, step_verdicts
 from ludus.train.claims import Claim
 from ludus.train.loop import summary
 from ludus.train.measured import Measured
@@ -47,12 +46,14 @@ TURNS = (("generator", 3), ("verifier", 1))
 
 clipped = partial(clipped_ratio, low=0.2, high=0.2)
 verifier = Policy(
-    credit=Balanced(GRPO()),
+    credit=Balanced(GRPO(), FOUND[0]),
     loss=clipped,
     kl=KL(0.001, k3),
     entropy=0.001,
     reference=True,
-    model=FadingBase(Proofs(replace(world, slips=0.25)), share=0.6, steps=800, turns=1),
+    model=WorldBase(
+        Proofs(replace(world, slips=0.25)), first=(Stage(640, 0.95),), share=0.6, steps=160, turns=1
+    ),
     optim=Optim(lr=5e-4, betas=(0.9, 0.999)),
 )
 tries = SolveAndVerify(to_judge, Sampling(max_tokens=40), Sampling(max_tokens=80), verdicts=3)
