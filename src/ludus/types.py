@@ -310,6 +310,12 @@ class Turn:
     anchor: Any = None
     info: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, node: Node, action: str, step: Step) -> Turn:
+        """With what the environment answered."""
+        told = Message("user", step.observation).text
+        return cls(node, action, told, float(step.reward), step.info.get("anchor"), step.info)
+
 
 @dataclass(frozen=True)
 class Rollout:

@@ -84,16 +84,7 @@ class AgentLoop:
                 end, error = fault.end, str(fault)
                 break
             answer = Message("user", step.observation)
-            turns.append(
-                Turn(
-                    node,
-                    action,
-                    answer.text,
-                    float(step.reward),
-                    step.info.get("anchor"),
-                    step.info,
-                )
-            )
+            turns.append(Turn.of(node, action, step))
             end = step.end
             if end is None:
                 history.append(Message("assistant", action))

@@ -123,16 +123,7 @@ class Summarise:
                     end, error = fault.end, str(fault)
                     break
                 answer = Message("user", step.observation)
-                turns.append(
-                    Turn(
-                        node,
-                        action,
-                        answer.text,
-                        float(step.reward),
-                        step.info.get("anchor"),
-                        step.info,
-                    )
-                )
+                turns.append(Turn.of(node, action, step))
                 played += 1
                 end = step.end
                 if end is not None:
