@@ -48,7 +48,7 @@ def test_list_shows_every_recipe() -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("run", "agentgym"), "did you mean agentgym-rl?"),
+        (("run", "agentgym"), "did you mean agentgym-rl"),
         (("run", "nowhere.py"), "there is no file nowhere.py"),
         (("run", "agentgym-rl", "--variant", "ppoo"), "it has recipe, ppo, rloo"),
         (("run", "agentgym-rl", "--set", "anwsers=4"), "did you mean answers?"),
