@@ -78,13 +78,18 @@ async def in_turns(groups: Sequence[Group]) -> list[Group]:
     return [scored(group) for group in groups]
 
 
-def small(recipe: Recipe) -> Recipe:
+# its reward pays only what has a form, which a base of two steps never writes
+FORM_ALONE = {"srpo-reflection"}
+
+
+def small(name: str) -> Recipe:
     """The recipe with few attempts, from a base that is made in a moment."""
+    recipe = recipes.load(name).recipe
     assert isinstance(recipe.model, WorldBase)
     return replace(
         recipe,
         model=replace(recipe.model, steps=2, games=2, turns=2, warmup=1, size=TINY),
-        reward=recipe.reward or in_turns,
+        reward=in_turns if name in FORM_ALONE else recipe.reward or in_turns,
         tasks=2,
         answers=HANDFUL,
         steps=2,
@@ -97,14 +102,16 @@ SLOW = {"rlpr", "rl-tango"}
 SMALL = [
     name
     for name in NAMES
-    if name not in SLOW and isinstance(recipes.load(name).recipe.model, WorldBase)
+    if name not in SLOW
+    and isinstance(recipe := recipes.load(name).recipe, Recipe)
+    and isinstance(recipe.model, WorldBase)
 ]
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_two_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LUDUS_CACHE", str(tmp_path))
-    recipe = small(recipes.load(name).recipe)
+    recipe = small(name)
     machine = build(recipe, device="cpu")
     before = [p.detach().clone() for p in machine.model.module.parameters()]
     tasks = recipe.env.tasks("train")
