@@ -19,6 +19,7 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 from ludus.advantages.relative import rloo
 from ludus.data import store
 from ludus.data.batch import make_batch
+from ludus.engines.local.build import build
 from ludus.engines.local.model import CausalModel
 from ludus.engines.local.packed import hidden_before, policy
 from ludus.engines.local.sampler import LocalSampler
@@ -29,8 +30,10 @@ from ludus.models.soft import (
     number_of,
     root_mean_square,
 )
+from ludus.recipes.efficiency import soft_tokens
 from ludus.rollouts.settings import samplings
 from ludus.rollouts.soft_thought import SoftThought
+from ludus.train.recipe import RecipeError
 from ludus.types import (
     Batch,
     Completion,
@@ -439,3 +442,21 @@ def test_the_store_keeps_numbers_and_settings_and_not_the_vectors(tmp_path: Path
             assert [t.action for t in made.turns] == [t.action for t in found.turns]
     with pytest.raises(ValueError, match="the store does not keep it"):
         policy(local.sampler.model, make_batch(back))
+
+
+def test_a_sampler_that_cannot_is_refused_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where only the evaluation asks for mixtures; a recipe of tokens alone goes on."""
+    tiny_model().save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    of_tokens = replace(soft_tokens.recipe, strategy=soft_tokens.hard, model=str(tmp_path))
+    monkeypatch.setattr(LocalSampler, "soft", False)
+    build(of_tokens, device="cpu")
+    examined = replace(of_tokens.evaluation, strategy=soft_tokens.fuzzy)
+    for recipe in (
+        replace(of_tokens, strategy=soft_tokens.soft),
+        replace(of_tokens, evaluation=examined),
+    ):
+        with pytest.raises(RecipeError, match="mixtures of embeddings.*sampler cannot"):
+            build(recipe, device="cpu")
