@@ -458,5 +458,5 @@ def test_a_sampler_that_cannot_is_refused_at_the_start(
         replace(of_tokens, strategy=soft_tokens.soft),
         replace(of_tokens, evaluation=examined),
     ):
-        with pytest.raises(RecipeError, match="mixtures of embeddings.*sampler cannot"):
+        with pytest.raises(RecipeError, match=r"mixtures of embeddings.*sampler cannot"):
             build(recipe, device="cpu")
