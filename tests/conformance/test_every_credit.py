@@ -25,7 +25,6 @@ from ludus.advantages.credit import (
     ReinforcePlusPlus,
     ReMax,
     Returns,
-    Stateless,
     per_rollout,
 )
 from ludus.advantages.decoupled import DecoupledGAE, LengthAdaptiveGAE
@@ -34,7 +33,7 @@ from ludus.advantages.pooled import IGPO, pooled_turns
 from ludus.advantages.prefix_tree import Tempo
 from ludus.advantages.rloo_kl import RLOOThenKL
 from ludus.advantages.scaled import Scaled
-from ludus.types import Batch
+from ludus.types import Batch, Credit
 
 # ------------------------------------------------------------------ one number per rollout
 
@@ -120,7 +119,7 @@ def test_estimator_refuses_what_it_cannot_read() -> None:
 # ------------------------------------------------------------------ one number per token
 
 # name, credit, whether equal rewards in every group must give 0 on every token
-CREDITS: list[tuple[str, Stateless, bool]] = [
+CREDITS: list[tuple[str, Credit, bool]] = [
     ("GRPO", GRPO(), True),
     ("DrGRPO", DrGRPO(), True),
     ("RLOO", RLOO(), True),
@@ -159,7 +158,7 @@ credits = pytest.mark.parametrize(
 )
 
 
-def assigned(credit: Stateless, batch: Batch) -> list[Tensor]:
+def assigned(credit: Credit, batch: Batch) -> list[Tensor]:
     """The advantage, and the returns where there are some."""
     _, credited = credit.assign(credit.init(), batch)
     return [tensor for tensor in credited[:2] if tensor is not None]
@@ -167,7 +166,7 @@ def assigned(credit: Stateless, batch: Batch) -> list[Tensor]:
 
 @credits
 @cases
-def test_credit_of_a_batch(credit: Stateless, case: str) -> None:
+def test_credit_of_a_batch(credit: Credit, case: str) -> None:
     batch = build(CASES[case])
     outputs = assigned(credit, batch)
     lost = ~batch.scored[batch.rollout][:, None].expand_as(batch.mask)
@@ -193,7 +192,7 @@ CHANGED = [
 
 
 @pytest.mark.parametrize(("credit", "change"), CHANGED)
-def test_credit_of_a_changed_batch(credit: Stateless, change: str) -> None:
+def test_credit_of_a_changed_batch(credit: Credit, change: str) -> None:
     for case, members in CASES.items():
         changed = CHANGES[change](members)
         if not changed:
@@ -205,13 +204,13 @@ def test_credit_of_a_changed_batch(credit: Stateless, change: str) -> None:
 
 
 @pytest.mark.parametrize("credit", [row[1] for row in CREDITS if row[2]])
-def test_credit_of_equal_rewards_is_exactly_zero(credit: Stateless) -> None:
+def test_credit_of_equal_rewards_is_exactly_zero(credit: Credit) -> None:
     (got,) = assigned(credit, build(CASES["all equal"]))
     assert (got == 0).all()
 
 
 @credits
-def test_credit_tells_success_from_failure(credit: Stateless) -> None:
+def test_credit_tells_success_from_failure(credit: Credit) -> None:
     """Also where the episode ends in an observation: a reward left there would be seen by nobody."""
     members = attempts((0, 1, "..00..11.."), (0, 0, "..00..11.."))
     same_twice = tuple(replace(member, seed=0) for member in members)  # but for the reward

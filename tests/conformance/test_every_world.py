@@ -14,12 +14,23 @@ import pytest
 from ludus.envs.boxed_sums import BoxedSums
 from ludus.envs.chains import Chains
 from ludus.envs.critiques import Critiques
+from ludus.envs.deep_search import DeepSearch
 from ludus.envs.forks import Forks
+from ludus.envs.games.countdown import Countdown
+from ludus.envs.games.frozen_lake import FrozenLake
+from ludus.envs.games.guess_number import GuessNumber
+from ludus.envs.games.maze import Maze
+from ludus.envs.games.sokoban import Sokoban
+from ludus.envs.games.sokoban import drawn as room_of
+from ludus.envs.games.twenty48 import Twenty48
+from ludus.envs.games.wordle import Wordle
 from ludus.envs.grid import corridor, grid
 from ludus.envs.guard import checked
+from ludus.envs.local_pages import LocalPages
 from ludus.envs.lookup import Lookup
 from ludus.envs.memory import Memory
 from ludus.envs.praise import Praise
+from ludus.envs.search import Desk
 from ludus.envs.shapes import Shapes
 from ludus.envs.shop import KINDS, Shop, everything_at_once
 from ludus.envs.sql import TextToSQL
@@ -48,6 +59,19 @@ CASES = [
     Case("boxed sums", BoxedSums(Sums(train=40, test=20)), 1, lambda state: state.terms),
     Case("memory", Memory(train=40, test=20), 13, lambda state: (state.facts, state.asked)),
     Case("lookup", Lookup(train=40, test=20), 5, lambda state: state.chain),
+    Case("deep search", DeepSearch(train=60, test=30), 6, lambda state: state.question.text),
+    Case(
+        "deep search in tags",
+        DeepSearch(desk=Desk(), train=60, test=30),
+        5,
+        lambda state: state.question.text,
+    ),
+    Case(
+        "local pages",
+        LocalPages(DeepSearch(train=60, test=30)),
+        16,
+        lambda state: state.question.text,
+    ),
     Case("shop", Shop(KINDS, train=100, test=50), 8, lambda state: state.wish.instruction),
     Case(
         "open shop",
@@ -60,6 +84,32 @@ CASES = [
     Case("shapes", Shapes(train=60, test=30), 1, lambda state: state.cells),
     Case("praise", Praise(train=60, test=30), 1, lambda state: (state.a, state.b)),
     Case("sql", TextToSQL(train=60, test=30), 1, lambda state: (state.script, state.question)),
+    Case("sokoban", Sokoban(train=60, test=30), 10, room_of),
+    Case("two boxes", Sokoban(boxes=2, moves=(6, 16), train=20, test=10), 16, room_of),
+    # On slippery ice nobody always wins; tests/envs/test_games.py has that lake, and the share that its expert wins.
+    Case("frozen lake", FrozenLake(train=60, test=30), 8, lambda state: state.lake),
+    Case("maze", Maze(train=60, test=30), 12, lambda state: (state.plan, state.you)),
+    Case(
+        "maze unseen",
+        Maze(view="walls", moves=(4, 12), train=60, test=30),
+        25,
+        lambda state: (state.plan, state.you),
+    ),
+    Case(
+        "countdown",
+        Countdown(train=60, test=30),
+        1,
+        lambda state: (sorted(state.numbers), state.target),
+    ),
+    Case(
+        "guess number",
+        GuessNumber(train=60, test=30),
+        7,
+        lambda state: (state.least, state.most, state.secret),
+    ),
+    Case("wordle", Wordle(train=60, test=30), 6, lambda state: state.secret),
+    # Time is all that a beginner needs for a tile of 64, so it is the turns that tell players apart.
+    Case("2048", Twenty48(target=64, train=40, test=20), 46, lambda state: state.board),
 ]
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
