@@ -514,6 +514,8 @@ Strategy = Callable[["Request", Any, Any, Key], Awaitable["Rollout | Sequence[Ro
 """async (request, sampler, env, key) -> rollout(s): how one attempt (or tree, or conversation) is produced.
 
 Where a recipe casts several policies, `sampler` is a mapping from role to the Sampler of the policy that plays it.
+What it gives and whose roles it plays it may say in `gives` and `roles`, so that a recipe can be checked before it
+runs: ludus.train.needs has the words, for strategies, credits, curricula and rewards.
 """
 
 Reward = Callable[[Sequence[Group]], Awaitable[Sequence[Group]]]
