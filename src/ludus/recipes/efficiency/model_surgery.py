@@ -12,6 +12,7 @@ Not reproduced: the models and benchmarks of the paper.
 Differences: the direction has length 1 (the release adds the probe's row as it was learnt); the probe starts from 0.
 The claims are about moves of 4. At 8 the edited model wrote hardly any sentence of either style in a first trial (0.11
 of its words, of 0.60 before), so how rare one of them is says nothing there; "styled" tells it for every run.
+Seeds differ: with three of them every claim was inconclusive, so eight were run, those three among them.
 """
 
 from __future__ import annotations
