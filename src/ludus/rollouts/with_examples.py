@@ -48,10 +48,7 @@ class WithExamples:
                 step = await env.step(step.state, text)
             except EnvFault as fault:
                 return _rollout(request, opening, Turn(node, text), fault.end, str(fault))
-            answer = Message("user", step.observation)
-            turn = Turn(
-                node, text, answer.text, float(step.reward), step.info.get("anchor"), step.info
-            )
+            turn = Turn.of(node, text, step)
             return _rollout(request, opening, turn, step.end or End.OUT_OF_TURNS)
         finally:
             await env.close(step.state)
