@@ -30,3 +30,10 @@ def test_every_task_has_one_and_it_is_measured_once(
     assert prior["sums-train-0"] == first and len(prior) == 6 and "no task" not in prior
     assert set(prior) == {task.id for split in ("train", "test") for task in WORLD.tasks(split)}
     assert all(0 < p < 1 for p in prior.values())
+
+
+def test_a_folder_is_measured_as_the_base_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUDUS_CACHE", str(tmp_path))
+    assert dict(Prior(WORLD, str(BASE.folder()))) == dict(Prior(WORLD, BASE))

@@ -29,11 +29,12 @@ class Prior(Mapping[str, float]):
     Measured where it is first asked for, by the weights of `model`: give it the recipe's own. A run with another
     model wants another Prior.
 
+    model  a base that makes itself, a directory or a hub name
     space  between prompt and answer, encoded with the answer as policies write it
     """
 
     env: Env
-    model: WorldBase
+    model: WorldBase | str
     space: str = " "
 
     def __getitem__(self, name: str) -> float:
