@@ -11,12 +11,13 @@ BIN := .venv/bin
 PYTHON = $(shell for each in python3 python3.13 python3.12 python3.11; do \
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$each && break; done)
 
-.PHONY: help setup quickstart test lint format clean
+.PHONY: help setup programs quickstart test lint format clean
 
 help:
 	@echo 'make quickstart   install, train a first agent, write a report'
 	@echo 'make test         lint, types and tests: what must pass'
 	@echo 'make setup        only install, into .venv'
+	@echo 'make programs     the Debian packages that some worlds and their tests run'
 	@echo 'make lint         ruff and pyright          make format   let ruff rewrite'
 	@echo 'make clean        remove .venv and caches; runs/ stays'
 
@@ -34,9 +35,15 @@ quickstart: setup
 	$(BIN)/ludus run agentgym-rl
 	@echo 'To type ludus instead of $(BIN)/ludus:  source $(BIN)/activate'
 
+# What tests and worlds run besides Python: the sandbox, ScienceWorld's Java, the browser of the web worlds.
+programs:
+	@command -v bwrap >/dev/null || bash .ci/debian bubblewrap
+	@command -v java >/dev/null || bash .ci/debian default-jre-headless
+	@command -v chromium >/dev/null || bash .ci/debian chromium
+
 # One thread a worker: two workers with two threads each would wait for one another on two cores.
 # No hub: a test that would fetch something fails here as it would on a machine without a network.
-test: setup lint
+test: setup programs lint
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8
 
 # Pyright would take the settings of a folder above this one before our own.

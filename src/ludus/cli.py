@@ -1,4 +1,4 @@
-"""The command line: `ludus list | run | eval | replicate | compare | bench`. Every command's --help teaches it."""
+"""The command line: `ludus list | run | eval | replicate | compare | bench | env`. Every --help teaches it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ludus import recipes
+from ludus import cli_env, recipes
 from ludus.types import Explained
 
 console = Console()
@@ -443,6 +443,7 @@ COMMANDS: dict[str, Any] = {
     "replicate": Replicate,
     "compare": Compare,
     "bench": Bench,
+    "env": cli_env.Env,
 }
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
 from types import FrameType
 from typing import Any, Literal, Protocol
 
-from ludus.types import End, Env, Image, Step, Task
+from ludus.types import CannotFork, End, Env, Image, Step, Task
 
 
 class EnvFault(Exception):
@@ -52,6 +52,13 @@ class Guarded:
     async def step(self, state: Any, action: str) -> Step:
         return checked(await self._call("step", lambda: self.env.step(state, action)), self.name)
 
+    async def fork(self, state: Any) -> Any:
+        """A copy of the state; CannotFork is an honest answer, and no fault."""
+        fork: Any = getattr(self.env, "fork", None)
+        if fork is None:
+            raise CannotFork(f"{self.name} has no fork: its states cannot be copied")
+        return await self._call("fork", lambda: fork(state))
+
     async def close(self, state: Any) -> None:
         close = getattr(self.env, "close", None)
         if close is not None:
@@ -65,6 +72,8 @@ class Guarded:
         except TimeoutError as error:
             message = f"{self.name}.{what} took longer than its deadline of {self.deadline:g} s"
             raise EnvFault(End.ENV_TIMED_OUT, message) from error
+        except CannotFork:
+            raise
         except Exception as error:  # whatever an environment raises is its own fault, not the run's
             message = f"{self.name}.{what} raised {type(error).__name__}: {error}"
             raise EnvFault(End.ENV_CRASHED, message) from error

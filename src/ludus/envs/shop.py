@@ -146,8 +146,8 @@ class Wish:
         return f"You are {self.name}. {want}"
 
 
-Said = tuple[tuple[Literal["agent", "customer"], str], ...]
-"""The dialogue so far, without tool calls and their answers."""
+Said = Sequence[tuple[str, str]]
+"""The dialogue so far as (agent or customer, what was said), without tool calls and their answers."""
 
 Person = Callable[[Wish, Said], Awaitable[str]]
 """async (wish, dialogue) -> what the customer says next; the first line if nothing was said. STOP in it ends the talk.
