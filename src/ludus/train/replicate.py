@@ -112,16 +112,19 @@ def page(told: dict[str, Any], doc: str) -> str:
     return "\n".join([*lines, "", f"Versions: {used}.", ""])
 
 
+FEW = 12  # columns; where a study has more numbers, the page leaves the rest to its json
 TRAINING = ("before", "after", "steps", "turns", "tokens", "seconds")
 
 
 def _columns(told: dict[str, Any]) -> list[str]:
-    """What the table of runs shows: of training the usual, and what a claim measures; of a study all."""
+    """What the table of runs shows: of training the usual, and what a claim measures; of a study all, if few."""
     runs = [run for arm in told["arms"].values() for run in arm["runs"]]
+    asked = {claim[key] for claim in told["claims"] for key in ("measure", "against")} - {""}
     if all("after" in run and "steps" in run for run in runs):
-        asked = {claim["measure"] for claim in told["claims"]}
         return [*TRAINING, *sorted(asked - set(TRAINING))]
-    return sorted({name for run in runs for name in run})
+    found = sorted({name for run in runs for name in run})
+    kept = asked | {"before", "after", "seconds"}
+    return found if len(found) <= FEW else [name for name in found if name in kept]
 
 
 def _cell(value: float | None) -> str:

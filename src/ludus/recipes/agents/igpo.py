@@ -10,7 +10,9 @@ with a KL; on look-up chains of two and three pages. Not reproduced: web search,
 a guess at once earns a quarter, and the policy came to guess at once.
 
 The base has seen other corpora; it copies names out of what it read, and its last games were poor ones, so
-that it solves a tenth of the tasks.
+that it solves 15 of 256 held-out attempts. It hardly knows which relation a question asks for: a base of its 800 good
+steps alone follows pages, and solves .53 of the chains of two and .22 of those of three, greedily. Rate and updates
+were chosen on the arm `gain` alone, seed 0: from .06 to .28 in 50 steps and .29 in 75.
 
 The release differs from the paper, and `released` is what its trainer computes: returns with gamma 1, less the mean at
 the same token position of the group, not divided by a deviation.
@@ -73,7 +75,7 @@ recipe = Recipe(
         muon=0.02,
         adam=2e-3,
     ),
-    optim=Optim(lr=3e-4, betas=(0.9, 0.999)),
+    optim=Optim(lr=5e-4, betas=(0.9, 0.999), updates=2),
     tasks=16,
     answers=8,
     steps=80,
@@ -95,7 +97,7 @@ paper = replace(
     evaluation=Evaluation(tasks=128, max_turns=10),
 )
 
-budget = Budget("turns", 30_000)
+budget = Budget("turns", 40_000)
 arms = {
     name: replace(variant, steps=10_000, budget=budget)
     for name, variant in {

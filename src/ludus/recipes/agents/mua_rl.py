@@ -45,14 +45,14 @@ recipe = Recipe(
     horizon=fixed(10),
     model=WorldBase(
         Shop(train=8192),
-        first=(Stage(800, 0.9),),
+        first=(Stage(2000, 0.9),),
         share=0.6,
         steps=60,
         turns=10,
         muon=0.02,
         adam=2e-3,
     ),
-    optim=Optim(lr=3e-4, betas=(0.9, 0.999)),
+    optim=Optim(lr=5e-4, betas=(0.9, 0.999), updates=2),
     tasks=16,
     answers=8,
     steps=80,
@@ -75,5 +75,5 @@ paper = replace(
     evaluation=Evaluation(tasks=128, max_turns=30),
 )
 
-arms = {"agent": replace(recipe, steps=10_000, budget=Budget("turns", 30_000))}
+arms = {"agent": replace(recipe, steps=10_000, budget=Budget("turns", 90_000))}
 claims = (Claim("training with a person makes the agent better", "agent", None, margin=0.2),)
