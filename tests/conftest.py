@@ -20,7 +20,7 @@ NOWHERE = ("GPU", "CUDA", "MPS", "on no registry")
 
 
 def excused(reason: str) -> bool:
-    """Whether a skip names a device that this machine may lack, or software that cannot be installed from a registry."""
+    """Whether a skip names a device that this machine may lack, or software that no registry has."""
     return any(word in reason for word in NOWHERE)
 
 

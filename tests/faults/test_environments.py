@@ -11,9 +11,13 @@ from typing import Any, cast
 import pytest
 from tests.helpers import Script, engine, solved_after, tiny_model
 
+from ludus.advantages.credit import GRPO
+from ludus.curricula.horizon import fixed
 from ludus.data.batch import make_batch
+from ludus.losses.clipped import clipped_ratio
 from ludus.rollouts.agent_loop import AgentLoop
-from ludus.train.loop import AllLost, judged, refuse_if_all_lost, summary
+from ludus.train.loop import AllLost, collect, judged, summary
+from ludus.train.recipe import Recipe
 from ludus.types import End, Group, Key, Message, Request, Sampling, Step, Task
 
 LOOP = AgentLoop(Sampling(max_tokens=4))
@@ -91,8 +95,41 @@ def test_a_reset_that_fails_is_a_lost_rollout_too() -> None:
 
     groups = engine().collect(LOOP, [Request(Task("t"), 2, 3)], Broken(), Key(0))
     assert [r.end for r in groups[0].rollouts] == [End.ENV_CRASHED] * 2
-    with pytest.raises(AllLost, match=r"2 x environment crashed.*OSError: no such world.*--resume"):
-        refuse_if_all_lost(groups, 1)
+    with pytest.raises(AllLost, match=r"6 x environment crashed.*OSError: no such world.*--resume"):
+        collected(Broken())
+
+
+def collected(world: Any) -> list[Group]:
+    """What a step samples of one task with two answers."""
+    recipe = Recipe(env=world, strategy=LOOP, credit=GRPO(), loss=clipped_ratio, horizon=fixed(3))
+    requests = [Request(Task("t"), 2, 3)]
+    return collect(recipe, engine(), None, requests, 3, Key(0), lambda rollout: None, 1)[1]
+
+
+def test_a_step_that_was_lost_as_a_whole_is_collected_once_more_and_all_of_it_counted() -> None:
+    class Gone(Script):
+        asked = 0
+
+        async def reset(self, task: Task, seed: int) -> Step:
+            self.asked += 1
+            if self.asked <= 2:
+                raise ConnectionError("the server restarts")
+            return await super().reset(task, seed)
+
+    lost, played = collected(Gone(solved_after(1)))
+    assert [r.end for r in lost.rollouts] == [End.ENV_CRASHED] * 2
+    assert [r.end for r in played.rollouts] == [End.SOLVED] * 2
+    assert summary([lost, played])["lost"] == 2
+
+
+def test_a_close_that_fails_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    class Stuck(Script):
+        async def close(self, state: Any) -> None:
+            raise ConnectionError("the server is gone")
+
+    (group,) = collected(Stuck(solved_after(1)))
+    assert [r.end for r in group.rollouts] == [End.SOLVED] * 2
+    assert "the server is gone" in caplog.text
 
 
 def test_a_fault_of_the_program_is_not_hidden() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -42,8 +43,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 # ---------------------------------------------------------------------------------------------- codes
 
 
-def test_codes_are_held_out_and_their_tests_new():
-    pool = Codes(4)(0)
+@pytest.mark.parametrize("letters", [False, True])
+def test_codes_are_held_out_and_their_tests_new(letters: bool):
+    pool = Codes(4, letters)(0)
     assert pool.funnel["drawn"] >= pool.funnel["held out"] == 4
     for problem in pool.problems:
         assert side(problem.function.name) == "test"
@@ -51,8 +53,9 @@ def test_codes_are_held_out_and_their_tests_new():
         assert len(set(inputs)) == 90 and len(set(tests)) == 10 and not set(inputs) & set(tests)
         for x, y in problem.tests:  # the gold, a second way
             assert eval(problem.function.source, {"accumulate": accumulate, "x": x}) == y
+        assert letters or all(x[0] == y[0] for x, y in problem.shots + problem.tests)
     # what beats the trivial rules must have looked something up
-    best = [max(trivial_accuracy(p, 32).values()) for p in Codes(12)(1).problems]
+    best = [max(trivial_accuracy(p, 32).values()) for p in Codes(12, letters)(1).problems]
     assert max(best) <= 0.5 and np.mean(best) < 0.2
 
 
@@ -106,20 +109,33 @@ def test_the_base_is_trained_on_what_it_will_be_asked():
     written = f"<|user|>{asked}{tiny.END}<|assistant|>"
     assert opened.tolist() == renderer.tokenizer(written, add_special_tokens=False)["input_ids"]
     pieces, _ = BASE.text(rng, shots=3, kinds=10, bound=False)
-    shots = [(x.rpartition("Input:")[2].partition("\n")[0], y) for x, y in pairs(pieces)]
-    asked = prompt(shots[:3], shots[3][0].removesuffix(f"{tiny.END}<|assistant|>"), DIRECT)
-    assert "".join(pieces[:-1]) == f"<|user|>{asked}{tiny.END}<|assistant|>"
-    assert shots[3][1].startswith("Output:") and shots[3][1].endswith(tiny.END)
+    shots = calls(pieces)
+    asked = prompt(shots[:3], shots[3][0], DIRECT)
+    answer = f"Output:{shots[3][1]}{tiny.END}"
+    assert "".join(pieces) == f"<|user|>{asked}{tiny.END}<|assistant|>{answer}"
     ids = base.encode([(pieces, (1.0, 0.0))], renderer.tokenizer)[0][0]
     together = renderer.tokenizer("".join(pieces), add_special_tokens=False)["input_ids"]
     assert ids.tolist() == together
     bound, _ = BASE.text(rng, shots=3, kinds=10, bound=True)
-    for x, y in pairs(bound)[:3]:
-        assert y[1] + y[3] == x.rpartition("Input:")[2].partition("\n")[0]
+    assert all(y[1] + y[3] == x for x, y in calls(bound))
 
 
-def pairs(pieces: list[str]) -> list[tuple[str, str]]:
-    return list(zip(pieces[::2], pieces[1::2], strict=True))
+def calls(pieces: list[str]) -> list[tuple[str, str]]:
+    """Inputs and outputs of a text of the base."""
+    form = rf"Input:(\w+)(?:\n|{re.escape(tiny.END)}<\|assistant\|>)Output:(\w+)"
+    return re.findall(form, "".join(pieces))
+
+
+def test_of_the_outputs_what_was_shown_before_counts():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        pieces, worth = BASE.text(rng, shots=6, kinds=3, bound=False)
+        wanted, known = "", set[str]()
+        for number, (x, y) in enumerate(calls(pieces)):
+            wanted += "Output:" if number == 6 else ""
+            wanted += "".join(out for symbol, out in zip(x, y, strict=True) if symbol in known)
+            known |= set(x)
+        assert worth == (1.0, 0.0) and "".join(pieces[1::2]) == wanted + tiny.END
 
 
 def test_padded_rows_have_the_loss_of_packed_ones():

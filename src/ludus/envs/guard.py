@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import signal
 import threading
@@ -63,6 +64,13 @@ class Guarded:
         close = getattr(self.env, "close", None)
         if close is not None:
             await self._call("close", lambda: close(state))
+
+    async def leave(self, state: Any) -> None:
+        """Close at the end of a rollout: a fault is logged and no more, since what was played stays what it was."""
+        try:
+            await self.close(state)
+        except EnvFault as fault:
+            logging.getLogger(__name__).warning("%s", fault)
 
     async def _call(self, what: str, make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         sliced = _Sliced(make, self.deadline, self.waiting)

@@ -51,7 +51,7 @@ class AgentLoop:
         try:
             return await self._play(request, sampler, env, key, step)
         finally:
-            await env.close(step.state)
+            await env.leave(step.state)
 
     async def _play(
         self, request: Request, sampler: Sampler, env: Guarded, key: Key, step: Step

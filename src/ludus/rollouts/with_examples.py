@@ -51,7 +51,7 @@ class WithExamples:
             turn = Turn.of(node, text, step)
             return _rollout(request, opening, turn, step.end or End.OUT_OF_TURNS)
         finally:
-            await env.close(step.state)
+            await env.leave(step.state)
 
     def _write(self, said: str, renderer: Any, opening: tuple[Message, ...]) -> tuple[Node, str]:
         """The example as a node, and its text as far as it was not cut."""

@@ -67,8 +67,9 @@ def train(
         turns = recipe.horizon(step)
         drawing, drawn = recipe.curriculum.draw(state.curriculum, tasks, recipe.tasks, key / "draw")
         requests = [asked(recipe, each, turns, key) for each in drawn]
-        drawing, sampled, groups = gather(recipe, engine, drawing, requests, turns, key, done, step)
-        refuse_if_all_lost(groups, step)
+        drawing, sampled, groups = collect(
+            recipe, engine, drawing, requests, turns, key, done, step
+        )
         collected = time.perf_counter()
 
         remembered, learnt = dict(state.credit), {}
@@ -129,6 +130,30 @@ def asked(recipe: Recipe, drawn: Task | Request, turns: int, key: Key) -> Reques
     return replace(
         request, max_turns=request.max_turns or turns, seed=request.seed or world(key, request.task)
     )
+
+
+AGAIN = 2  # times that a step is collected anew because all of it was lost
+
+
+def collect(
+    recipe: Recipe,
+    engine: Engine,
+    drawing: Any,
+    requests: Sequence[Request],
+    turns: int,
+    key: Key,
+    done: Callable[[Rollout], None],
+    step: int,
+) -> tuple[Any, list[Group], list[Group]]:
+    """What `gather` gives; once more where every rollout was lost, to a server that went away and is back, say."""
+    lost: list[Group] = []
+    for attempt in range(1 + AGAIN):
+        name = key / "lost" / attempt if attempt else key
+        drew, sampled, groups = gather(recipe, engine, drawing, requests, turns, name, done, step)
+        if any(r.contexts and r.end.scorable for group in groups for r in group.rollouts):
+            return drew, [*lost, *sampled], groups
+        lost += sampled
+    raise AllLost(what_was_lost(lost, step))
 
 
 def gather(
@@ -220,14 +245,12 @@ def judged(reward: Reward, groups: Sequence[Group]) -> list[Group]:
     return [replace(g, rollouts=tuple(checked(r) for r in g.rollouts)) for g in scored]
 
 
-def refuse_if_all_lost(groups: Sequence[Group], step: int) -> None:
+def what_was_lost(groups: Sequence[Group], step: int) -> str:
     rollouts = [rollout for group in groups for rollout in group.rollouts]
-    if any(rollout.contexts and rollout.end.scorable for rollout in rollouts):
-        return
     causes = Counter(str(rollout.end) for rollout in rollouts)
     counted = ", ".join(f"{count} x {cause}" for cause, count in causes.most_common())
     first = next((rollout.error for rollout in rollouts if rollout.error), "no message")
-    raise AllLost(
+    return (
         f"step {step}: none of {len(rollouts)} rollouts can be learnt from ({counted}). The first says: {first}. "
         "What was learnt before is in the last checkpoint; mend the cause and go on with --resume"
     )

@@ -1,7 +1,9 @@
-"""Functions that a tiny model can learn to induce: a letter and a digit, each exchanged by a table of its own.
+"""Functions that a tiny model can learn to induce: a letter, which stays, and a digit, exchanged by a table.
 
-A table is drawn from 10! ones, so it can only be known from the shots, symbol by symbol: after four shots most symbols
-are new, after 32 hardly any. Shots prefer three letters and three digits; tests do not, which makes them harder.
+The table is drawn from 10! ones, so it can only be known from the shots, digit by digit: after four shots most digits
+are new, after 32 hardly any. That the letter stays must be seen too: in the functions that the model is trained on
+(ludus.models.shots_base) letters are mostly exchanged as well. Shots prefer three letters and three digits; tests do
+not, which makes them harder.
 """
 
 from __future__ import annotations
@@ -55,9 +57,13 @@ def problem(function: Function, rng: np.random.Generator, shots: int = 90) -> Pr
 
 @dataclass(frozen=True)
 class Codes:
-    """`size` held-out functions, each with 90 shots and the 10 other inputs as tests."""
+    """`size` held-out functions, each with 90 shots and the 10 other inputs as tests.
+
+    letters  whether these are exchanged too
+    """
 
     size: int = 12
+    letters: bool = False
 
     def __call__(self, seed: int) -> Pool:
         rng = Key(seed, ("mir-bench", "codes")).generator()
@@ -65,14 +71,16 @@ class Codes:
         problems: list[Problem] = []
         while len(problems) < self.size:
             funnel["drawn"] += 1
-            function = code(table(LETTERS, 10, rng), table(DIGITS, 10, rng))
+            letters = table(LETTERS, 10, rng) if self.letters else LETTERS
+            function = code(letters, table(DIGITS, 10, rng))
             if side(function.name) == "test":
                 problems.append(problem(function, rng))
         funnel["held out"] = len(problems)
         return Pool(tuple(problems), funnel)
 
     def search(self, problem: Problem, shots: int) -> Sequence[str | None]:
-        """The output where letter and digit were both shown. (That the tenth of ten is left over is not used.)"""
+        """The output where letter and digit were both shown: that letters stay is not known here, nor is it used that
+        the tenth of ten is left over."""
         return [looked_up(problem.shots[:shots], x) for x, _ in problem.tests]
 
 

@@ -49,10 +49,10 @@ recipe = Recipe(
     curriculum=Within(0.1, 0.9),
     horizon=fixed(1),
     model=ShapesBase(Shapes(), share=0.3, clear=800, steps=900, muon=0.02, adam=2e-3),
-    optim=Optim(lr=1e-3, betas=(0.9, 0.999)),
+    optim=Optim(lr=4e-4, betas=(0.9, 0.999)),
     tasks=24,
     answers=8,
-    steps=200,
+    steps=100,
     evaluation=Evaluation(tasks=128, answers=4, max_turns=1),
 )
 
