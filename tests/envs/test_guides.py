@@ -1,4 +1,4 @@
-"""The programs of docs/tools.md and docs/adapters.md, as printed: worlds keep their promises, the sandbox its limits."""
+"""The programs of docs/tools.md and docs/adapters.md, as printed: worlds keep promises, and the sandbox its limits."""
 
 from __future__ import annotations
 
