@@ -40,7 +40,7 @@ quickstart: setup
 programs:
 	@command -v bwrap >/dev/null || bash .ci/debian bubblewrap
 	@command -v java >/dev/null || bash .ci/debian default-jre-headless
-	@command -v chromium >/dev/null || bash .ci/debian chromium
+	@command -v chromium-headless-shell chromium >/dev/null || bash .ci/debian chromium-headless-shell
 
 # AppWorld wants old versions of what we use, so it lives in an environment of its own.
 .venv-appworld/.ready:

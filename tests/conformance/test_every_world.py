@@ -35,6 +35,7 @@ from ludus.envs.shapes import Shapes
 from ludus.envs.shop import KINDS, Shop, everything_at_once
 from ludus.envs.sql import TextToSQL
 from ludus.envs.sums import Sums
+from ludus.envs.websites import Websites
 from ludus.envs.world import Game, World, mixed, play
 from ludus.types import End, Step, Task
 
@@ -110,6 +111,13 @@ CASES = [
     Case("wordle", Wordle(train=60, test=30), 6, lambda state: state.secret),
     # Time is all that a beginner needs for a tile of 64, so it is the turns that tell players apart.
     Case("2048", Twenty48(target=64, train=40, test=20), 46, lambda state: state.board),
+    Case("websites", Websites(train=36, test=36), 6, lambda state: state.start.goal.identity),
+    Case(
+        "a shop",
+        Websites(("shop",), ("shop price", "shop cancel"), train=60, test=30),
+        4,
+        lambda state: state.start.goal.identity,
+    ),
 ]
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -228,7 +236,7 @@ def test_a_game_that_is_over_is_over(case: Case):
 
 
 # As the tokenizer of the tiny models cuts text, and what it knows with a space before it, whatever the world.
-PIECE = re.compile(r" ?[^\W\d_]+| ?\d| ?[^\s\w]|\s")
+PIECE = re.compile(r" ?[^\W\d_]+| ?\d| ?(?:[^\s\w]|_)|\s")
 
 
 ALWAYS_KNOWN = "0123456789[("

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ludus import benches
-from ludus.benches import duel
+from ludus.benches import duel, service
 from ludus.benches.duel import Measured, NoPeer, ratios, refuse_unequal
 from ludus.benches.job import Job
 from ludus.benches.side import Ready, Told
@@ -70,6 +70,53 @@ def test_the_head_is_the_dense_one_in_less_memory(tmp_path: Path) -> None:
     assert found["dense"]["differences"] == [0, 0, 0]
     assert max(found["chunk 16"]["differences"]) < 1e-4
     assert 0 < found["chunk 16"]["memory"] < found["dense"]["memory"]
+
+
+# ------------------------------------------------------------------------------------------ worlds behind a server
+
+
+def test_a_service_is_measured_and_an_idle_session_weighed(tmp_path: Path) -> None:
+    found = figures("service", tmp_path)
+    assert set(found["steps"]) == {"no work", "waits 1 ms", "computes 1 ms"}
+    for by_sessions in found["steps"].values():
+        assert list(by_sessions) == ["1", "4"]
+        for ways in by_sessions.values():
+            assert ways["in process"]["server"] == 0 < ways["in process"]["client"]
+            assert 0 < ways["served"]["client"] < ways["served"]["seconds"]
+    assert found["memory"]["full"] >= found["memory"]["empty"] > 0
+    file = tmp_path / "curve.svg"
+    cost = service.Cost(0.001, 0.0005)
+    service.draw({"no work": {1: {"in process": cost, "served": cost}}}, file)
+    assert "<svg" in file.read_text()
+
+
+def test_a_soak_leaves_no_session_open() -> None:
+    found = service.soak(2 * service.ROUND, every=service.ROUND, idle=0.5)
+    counts, each = found["counts"], service.ROUND // 10
+    assert counts["closed"] == 16 * each and counts["left alone"] == 2 * each
+    # a client that hangs up has asked for its session in half of the cases
+    assert 2 * each <= counts["expired"] <= 3 * each and counts["still open"] == 0
+    assert sum(n for name, n in counts.items() if name.startswith("refused")) == 2 * each
+    assert [done for done, _ in found["memory"]] == [0, service.ROUND, 2 * service.ROUND]
+
+
+def test_growth_is_bytes_a_session() -> None:
+    flat = [(n, 1000 if n else 0) for n in range(0, 100, 5)]
+    assert service.growth(flat) == pytest.approx(0, abs=1e-9)
+    assert service.growth([(n, 1000 + 70 * n) for n in range(0, 100, 5)]) == pytest.approx(70)
+
+
+def test_bad_weather_is_counted_and_not_learnt_from(tmp_path: Path) -> None:
+    """The server is killed twice on the way; every loss has a cause, and none had a say."""
+    found = figures("faults", tmp_path)
+    for told in found["runs"]["faults"]:
+        tally = told["tally"]
+        assert told["steps"] == 3 and tally["adds_up"] and tally["scored_but_lost"] == 0
+        assert set(tally["causes"]) == {"failed", "hung", "server killed"}
+        assert 0 < tally["scored"] < tally["rollouts"] == 3 * 16 * 8
+    for told in found["runs"]["no faults"]:
+        assert told["tally"]["scored"] == told["tally"]["rollouts"]
+    assert sum(found["groups"].values()) == 2 * 3 * 16
 
 
 # ------------------------------------------------------------------------------------------ against a peer

@@ -6,6 +6,8 @@
     group            what an answer costs in groups of 1 to 16 that share a long prompt
     tree             the gradient of rows that share prefixes, against each row computed apart
     linear_logprob   the head: chunked log-probabilities against torch's dense ones
+    service          worlds behind `ludus env serve` against in-process; memory a session; a soak
+    faults           a run whose world fails, hangs and dies, against one in good weather
 
 A figure against a peer is a ratio on the same job, model and tokens, in one run, one side's step after the other's.
 Nothing in the tests looks at a clock.
@@ -20,7 +22,7 @@ from rich import print
 
 from ludus.types import Explained
 
-NAMES = ("multiturn", "singleturn", "turns", "group", "tree", "linear_logprob")
+NAMES = ("multiturn", "singleturn", "turns", "group", "tree", "linear_logprob", "service", "faults")
 
 
 class UnknownBench(Explained, ValueError):

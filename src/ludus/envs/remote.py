@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import aiohttp
 import httpx
 
-from ludus.envs.http import TOKEN, Link, ServerFault, authorization, pause, refusal
+from ludus.envs.http import TOKEN, Link, ServerFault, authorization, lean, pause, refusal
 from ludus.envs.wire import dumps, step_in, task_in
 from ludus.envs.world import Split
 from ludus.types import CannotFork, Explained, Step, Task
@@ -151,7 +152,7 @@ class Remote:
 
     @cached_property
     def _link(self) -> Link:
-        return Link(self.url, authorization(self.token), self.timeout)
+        return Link(self.url, authorization(self.token), self.timeout, lean)
 
     @cached_property
     def _waiting(self) -> list[_Waiting]:
@@ -169,8 +170,8 @@ class Remote:
             waiting.append(_Waiting(call, answer))
             try:
                 told = await answer
-            except httpx.TransportError as error:
-                if isinstance(error, httpx.ReadTimeout):
+            except aiohttp.ClientError as error:
+                if isinstance(error, aiohttp.SocketTimeoutError):
                     raise TimeoutError(f"{self.url} was silent for {self.timeout:g} s") from error
                 if attempt == self.retries:
                     raise ServerFault(
@@ -190,21 +191,23 @@ class Remote:
     async def _send(self, batch: Sequence[_Waiting]) -> None:
         """One request. Every answer is passed on as its line arrives, or else what went wrong."""
         body = dumps({"calls": [one.call for one in batch]})
-        error: Exception = httpx.RemoteProtocolError("the answer broke off")
+        error: Exception = aiohttp.ClientPayloadError("the answer broke off")
         try:
             client = await self._link.client()
-            async with client.stream("POST", "calls", content=body) as response:
-                if response.status_code != 200:
-                    told: dict[str, Any] = {"status": response.status_code}
-                    told["error"] = refusal(await response.aread())
+            async with client.post("calls", data=body) as response:
+                if response.status != 200:
+                    told: dict[str, Any] = {"status": response.status}
+                    told["error"] = refusal(await response.read())
                     if "retry-after" in response.headers:
                         told["retry_after"] = response.headers["retry-after"]
                     for one in batch:
                         one.done(told)
                     return
-                async for line in response.aiter_lines():
-                    told = json.loads(line)
-                    batch[told["at"]].done(told)
+                rest = b""
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for told in map(json.loads, lines):
+                        batch[told["at"]].done(told)
         except Exception as problem:  # belongs to those who wait, not to this task
             error = problem
         for one in batch:

@@ -81,6 +81,16 @@ class Meters:
             buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60),
             registry=self.registry,
         )
+        self._called: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+
+    def called(self, call: str, outcome: str, seconds: float) -> None:
+        """One call of the environment; the meters of a label are looked up once."""
+        found = self._called.get((call, outcome))
+        if found is None:
+            found = self.calls.labels(call, outcome), self.seconds.labels(call)
+            self._called[call, outcome] = found
+        found[0].inc()
+        found[1].observe(seconds)
 
 
 @dataclass(slots=True)
@@ -275,8 +285,7 @@ class Sessions:
         finally:
             session.busy = False
             self._touch(session)
-            self.meters.calls.labels(what, outcome).inc()
-            self.meters.seconds.labels(what).observe(time.perf_counter() - started)
+            self.meters.called(what, outcome, time.perf_counter() - started)
 
     def _answer(self, session: Session, given: object) -> dict[str, Any]:
         assert session.step is not None

@@ -19,6 +19,8 @@ from ludus.types import End, Image, Message, Step, Task
 
 def encode(value: Any) -> Any:
     """`value` as what `json` can write; what is neither JSON's kind nor a tuple, set, bytes or picture, as its repr."""
+    if type(value) is str or value is None:  # by far the most, and a match looks at cases in turn
+        return value
     match value:
         case np.generic():
             return encode(value.item())
@@ -65,9 +67,12 @@ def decode(value: Any) -> Any:
     return {key: decode(item) for key, item in value.items()}
 
 
+_written = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
 def dumps(value: Any) -> bytes:
     """One line of ASCII: lone surrogates, which no UTF-8 can hold, survive as escapes."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    return _written(value).encode()
 
 
 def task_out(task: Task) -> dict[str, Any]:
