@@ -428,17 +428,24 @@ class BabyAI:
         )
 
     def expert(self, state: State) -> str:
-        """Goes to, picks up or opens what the mission names where it is in sight; else minigrid's bot, move by move.
+        """Goes to, picks up or opens what the mission names where it is in sight.
 
-        Ask it from the first turn on: the bot is then told of every move. It gives up on NOT_FOR_THE_BOT.
+        If it is not, it looks around first, and puts down what it carries; everything else is left to minigrid's bot,
+        move by move, which takes milliseconds, or much longer where something is carried. From then on the bot is told
+        of every move. It gives up on NOT_FOR_THE_BOT.
         """
+        view = look(state.game)
+        if type(state.game.instrs).__name__ in _BEGIN:
+            if direct := _direct(state.game.instrs, view):
+                return direct
+            if view.held and state.bot is None:
+                return "drop" if "drop" in choices(view) else "turn right"
+            if state.game.step_count < 4 and state.bot is None:
+                return "turn right"
         if state.bot is None:
             from minigrid.utils.baby_ai_bot import BabyAIBot
 
             state.bot = _Planned(BabyAIBot(state.game))
-        view = look(state.game)
-        if direct := _direct(state.game.instrs, view):
-            return direct
         match state.bot.plan:
             case n if n == PICK_UP and view.faced is not None:
                 return f"pick up {view.faced.label}"
@@ -456,9 +463,9 @@ class BabyAI:
 
 def _direct(mission: Any, view: View) -> str:
     """The one action that does a mission about a thing in sight, or ""."""
-    begin = _BEGIN.get(type(mission).__name__, "")
-    cells = {tuple(map(int, cell)) for cell in mission.desc.obj_poss} if begin else set()
+    cells = {tuple(map(int, cell)) for cell in mission.desc.obj_poss}
     offered = choices(view)
+    begin = _BEGIN[type(mission).__name__]
     actions = (f"{begin} {thing.label}" for thing in view.things if thing.cell in cells)
     return next((action for action in actions if action in offered), "")
 

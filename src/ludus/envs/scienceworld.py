@@ -100,11 +100,15 @@ def variations(kind: str, split: Split) -> range:
 
 
 class Simulator:
-    """One Java process. Its calls block; what goes wrong in one is raised, and it is then not used again."""
+    """One Java process. Its calls block; what goes wrong in one is raised, and it is then not used again.
+
+    story  where it stands: the arguments of the last `load`, then the actions since
+    """
 
     def __init__(self) -> None:
         self.env: Any = _started()
         self.busy = self.broken = False
+        self.story: tuple[object, ...] = ()
 
     @property
     def process(self) -> Any:
@@ -121,7 +125,10 @@ class Simulator:
             self.env.load(name, variation, simplifications)
             return self.env.get_task_description(), self.env.server.step("look around")
 
-        return self._call(load)
+        self.story = ()
+        told = self._call(load)
+        self.story = (name, variation, simplifications)
+        return told
 
     def gold(self, name: str, variation: int, simplifications: str) -> tuple[str, ...]:
         """The actions of the package's own solution; it has to be made anew for each variation."""
@@ -130,6 +137,7 @@ class Simulator:
             self.env.load(name, variation, simplifications, generateGoldPath=True)
             return tuple(self.env.get_gold_action_sequence())
 
+        self.story = ()
         return self._call(gold)
 
     def step(self, action: str) -> tuple[str, int, bool]:
@@ -145,6 +153,7 @@ class Simulator:
             score = round(100 * server.getScore())
             return told, score, bool(server.getCompleted()) or score < 0
 
+        self.story = (*self.story, action)
         return self._call(step)
 
     def kill(self) -> None:
@@ -198,10 +207,14 @@ class Pool:
         self._closed = False
         self._lock = threading.Lock()
 
-    async def take(self) -> Simulator:
-        """One that nobody uses. Waiting is by looking again, so that one pool serves any number of event loops."""
+    async def take(self, story: tuple[object, ...] = ()) -> Simulator:
+        """One that nobody uses; where there is one that stands on the way of `story`, that one.
+
+        Waiting is by looking again, so that one pool serves any number of event loops.
+        """
         while True:
             with self._lock:
+                self._idle.sort(key=lambda one: story[: len(one.story)] == one.story != ())
                 while self._idle:
                     simulator = self._idle.pop()
                     if simulator.usable:

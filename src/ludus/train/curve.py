@@ -35,7 +35,7 @@ def draw(runs: Sequence[Path], out: Path) -> None:
         held.append((steps[-1], summary["after"]["success"]))
         x, mean = [s for s, _ in held], [h["mean"] for _, h in held]
         error = [[h["mean"] - h["low"] for _, h in held], [h["high"] - h["mean"] for _, h in held]]
-        label = f"held-out books, seed {summary['seed']}"
+        label = f"held-out tasks, seed {summary['seed']}"
         axes.errorbar(x, mean, error, color=colour, marker="o", ms=4, capsize=2, label=label)
     axes.set(xlabel="training step", ylabel="success", ylim=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)
