@@ -18,7 +18,9 @@ from ludus.envs.guard import EnvFault, Guarded, checked
 from ludus.types import End, Explained, Step
 
 PLACE = os.environ.get("LUDUS_WEBSHOP", "")
-real = pytest.mark.skipif(not PLACE, reason="WebShop is on no registry; set LUDUS_WEBSHOP=PYTHON:FOLDER")
+real = pytest.mark.skipif(
+    not PLACE, reason="WebShop is on no registry; set LUDUS_WEBSHOP=PYTHON:FOLDER"
+)
 
 
 @pytest.mark.parametrize(
