@@ -96,9 +96,8 @@ def page(told: dict[str, Any], doc: str) -> str:
     ]
     for claim in told["claims"]:
         d = claim["difference"]
-        against = claim["worse"] or "before training"
         lines.append(
-            f"| {claim['text']}: {claim['better']} against {against} | > {claim['margin']:+g} "
+            f"| {claim['text']}: {_sides(claim)} | > {claim['margin']:+g} "
             f"| {d['mean']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f}) | **{claim['verdict']}** |"
         )
     lines += ["", "## Runs", "", f"Written by `{told['command']}` (seeds {seeds}).", ""]
@@ -110,6 +109,15 @@ def page(told: dict[str, Any], doc: str) -> str:
             lines.append(f"| {arm} | {seed} | {cells} |")
     used = ", ".join(f"{name} {number}" for name, number in told["versions"].items())
     return "\n".join([*lines, "", f"Versions: {used}.", ""])
+
+
+def _sides(claim: dict[str, Any]) -> str:
+    """What a claim compares: two arms, or two numbers of an arm."""
+    better, worse, measure = claim["better"], claim["worse"], claim["measure"]
+    of = "" if measure == "after" else f"{measure} of "
+    if claim.get("against"):
+        return f"{of}{better} against {claim['against']}" + (f" of {worse}" if worse else "")
+    return f"{of}{better} against {worse or 'before training'}"
 
 
 FEW = 12  # columns; where a study has more numbers, the page leaves the rest to its json
