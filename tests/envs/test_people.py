@@ -141,7 +141,7 @@ def test_a_local_model_says_the_same_again():
     other = Local(talk.sampler, talk.sampling, seed=1)
 
     async def three() -> list[str]:
-        return await asyncio.gather(talk(ASKED), talk(ASKED), other(ASKED))
+        return list(await asyncio.gather(talk(ASKED), talk(ASKED), other(ASKED)))
 
     first, again, another = asyncio.run(three())
     assert first == again != another and first
@@ -303,7 +303,10 @@ def test_a_teacher_does_not_tell_the_answer():
 
 
 def test_a_judge_gives_a_verdict_alone():
-    scripted = verdict_by(lambda record, text: record["answer"] in text)
+    def right(record: dict[str, Any], text: str) -> bool:
+        return record["answer"] in text
+
+    scripted = verdict_by(right)
 
     def verdict(text: str, *replies: str) -> tuple[str, int]:
         person = judge(saying(*replies), lambda record: f"Is it {record['answer']}?", scripted)
