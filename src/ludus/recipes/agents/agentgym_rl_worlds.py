@@ -109,9 +109,9 @@ recipe = search  # the family that needs no package besides Ludus, and that make
 arms = {
     "digital games": games,
     "embodied": embodied,
-    "scientific": scientific,
     "deep search": search,
     "web navigation": web,
+    "scientific": scientific,
 }
 claims = tuple(
     Claim(f"a tiny agent learns in {family}", family, None, margin=0.2) for family in arms
