@@ -9,7 +9,7 @@ way to go; the two table comparisons (256 and 64 words) are in tests/learning/te
 AIME. The margin of 0.3 over PPO was measured on the tables; whether a transformer shows it, whose optimiser rescales
 small gradients and whose other 63 words are certain, is what the claim finds out. The explained variance of the
 critic before the first policy update (0.5 wanted) is no measure of a claim yet. In the replication it does not: seed 0
-rises to .50 of its training answers (step 101) and falls back, while GRPO's stays; the trial that the settings come from
+rises to .50 of its training answers (step 101) and falls back, while GRPO's stays; the trial that settings come from
 had 100 steps and ended on such a peak (.53).
 
 Lambda is bounded at 0 below 20 words, where the formula is negative (not in the paper). The paper's critic starts
