@@ -51,12 +51,17 @@ class List:
             for entry in found:
                 print(json.dumps(asdict(entry)))
             return
-        table = Table("name", "world", "needs --set or a file of your own")
+        table = Table(box=None)
+        table.add_column("name", no_wrap=True)
+        table.add_column("world")
         for entry in found:
-            table.add_row(escape(entry.name), escape(entry.title), ", ".join(entry.wants))
+            needs = f" [dim](needs {', '.join(entry.wants)})[/]" if entry.wants else ""
+            table.add_row(escape(entry.name), escape(entry.title) + needs)
         console.print(table)
         console.print(
-            "your own: FILE.py:NAME, for example  ludus env check mine.py:MyWorld", highlight=False
+            "What a world needs is given with --set, or in a file of your own: FILE.py:NAME, for example\n"
+            "  ludus env check mine.py:MyWorld",
+            highlight=False,
         )
 
 
