@@ -3,11 +3,11 @@
 The paper's claim: one framework trains agents from scratch in digital games, embodied tasks, scientific tasks, deep
 search and web navigation, with the same estimators in each.
 
-To be seen: that the same loop, GRPO and clipped loss teach an agent of each family, measured on tasks that it never
+Reproduced: that the same loop, GRPO and clipped loss teach an agent of a family, measured on tasks that it never
 trained on, on real parts: TextCraft, BabyAI of minigrid, ScienceWorld with its Java process, an index over articles,
 sites with a database. Not reproduced: 7B models, the families' whole difficulty (each world here is its simplest that
 takes more than one turn). The horizon grows in the games alone, where it costs nothing. Settings were chosen on single
-runs, cut short for embodied and web, and for scientific not even that: what holds, `ludus replicate` says.
+runs, cut short for embodied and web. `scientific` has never been trained, so it is a variant and no claim yet.
 
 A base makes itself from games of a player who mostly does not know what to do; what reinforcement learning has to find:
 
@@ -111,8 +111,7 @@ arms = {
     "embodied": embodied,
     "deep search": search,
     "web navigation": web,
-    "scientific": scientific,
-}
+}  # and "scientific": scientific, when its settings have been calibrated
 claims = tuple(
     Claim(f"a tiny agent learns in {family}", family, None, margin=0.2) for family in arms
 )
