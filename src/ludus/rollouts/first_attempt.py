@@ -23,8 +23,6 @@ class FirstAttempt:
 
     gives = (FIRST_ATTEMPT,)
 
-    gives = (FIRST_ATTEMPT,)
-
     async def __call__(
         self, request: Request, sampler: Sampler, env: Guarded | None, key: Key
     ) -> Rollout:
