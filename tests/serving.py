@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from ludus.envs.serve import app
+from ludus.envs.service.serve import app
 from ludus.types import CannotFork, End, Env, Image, Message, Step, Task
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(32))

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -223,7 +224,7 @@ class Eval:
         policy, renderer = open_model(model, device=self.device)
         engine = LocalEngine(LocalSampler(policy, renderer))
         tasks = held_out(recipe.env, self.tasks or len(recipe.env.tasks("test")))
-        with console.status(f"{len(tasks)} tasks, {self.answers} answers each"):
+        with closing(engine), console.status(f"{len(tasks)} tasks, {self.answers} answers each"):
             groups = evaluate(
                 engine,
                 replace(strategy, sampling=sampling),

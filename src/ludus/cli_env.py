@@ -124,7 +124,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Serve:
-    """Serve a world over HTTP, to `Remote(url)` (ludus.envs.remote) and to clients of AgentGym, until interrupted.
+    """Serve a world over HTTP, to `Remote(url)` (ludus.envs.service.remote) and AgentGym's clients, until interrupted.
 
     For example
 
@@ -159,8 +159,8 @@ class Serve:
     bare_ids: bool = False
 
     def __call__(self) -> None:
-        from ludus.envs.serve import server
-        from ludus.envs.sessions import Limits
+        from ludus.envs.service.serve import server
+        from ludus.envs.service.sessions import Limits
 
         if min(self.sessions, self.in_flight, self.idle, self.deadline) <= 0:
             raise Explained("--sessions, --in-flight, --idle and --deadline are numbers above 0")
@@ -183,7 +183,7 @@ class Serve:
         url = f"http://{self.host}:{self.port}"
         console.print(
             f"{world.name} at {url}  (what can be called: {url}/docs)\n"
-            f"  from Python: ludus.envs.remote.Remote({url!r})\n"
+            f"  from Python: ludus.envs.service.remote.Remote({url!r})\n"
             f"  by hand:     ludus env play {url}",
             highlight=False,
             soft_wrap=True,
@@ -197,7 +197,7 @@ class Serve:
 class Play:
     """Play a world in the terminal, as a model would: what it would be told, and what it would be paid.
 
-    An empty line is an action too; end with Ctrl-D. For example
+    An empty line is an action too; end with Ctrl-D or Ctrl-C. For example
 
         ludus env play books:minecraft
         ludus env play grid:grid --split test --task 3
@@ -242,8 +242,10 @@ class Play:
                 if step.end is not None:
                     break
                 try:
-                    action = await asyncio.to_thread(input, "> ")
-                except EOFError:
+                    action = input(
+                        "> "
+                    )  # in this thread: nothing else goes on meanwhile, and Ctrl-C is heard
+                except (EOFError, KeyboardInterrupt):
                     break
                 step = await world.step(step.state, action)
                 total += float(step.reward)
@@ -283,7 +285,7 @@ class Env:
 def chosen(name: str, changes: Sequence[str] = ()) -> World:
     """A world by its name, or the one behind an address."""
     if name.startswith(("http://", "https://")):
-        from ludus.envs.remote import Remote
+        from ludus.envs.service.remote import Remote
 
         if changes:
             raise Explained("--set changes a world where it is made: give it to `ludus env serve`")

@@ -639,6 +639,8 @@ class Learner(Protocol):
 class Engine(Protocol):
     """Turns requests into groups on some machines; `publish` gives it new weights under a new version.
 
+    `close` ends it in order: what environments still hold open is closed.
+
     cast  role -> name of the policy that plays it, where there are several
     """
 
@@ -653,3 +655,4 @@ class Engine(Protocol):
         done: Callable[[Rollout], None] = ...,
     ) -> list[Group]: ...
     def publish(self, version: int) -> None: ...
+    def close(self) -> None: ...

@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ludus.envs.boxed_sums import BoxedSums
-from ludus.envs.chains import Chains
-from ludus.envs.critiques import Critiques
-from ludus.envs.deep_search import DeepSearch
-from ludus.envs.forks import Forks
+from ludus.envs.corpus.deep_search import DeepSearch
+from ludus.envs.corpus.local_pages import LocalPages
+from ludus.envs.corpus.search import Desk
 from ludus.envs.games.countdown import Countdown
 from ludus.envs.games.frozen_lake import FrozenLake
 from ludus.envs.games.guess_number import GuessNumber
@@ -24,18 +22,20 @@ from ludus.envs.games.sokoban import Sokoban
 from ludus.envs.games.sokoban import drawn as room_of
 from ludus.envs.games.twenty48 import Twenty48
 from ludus.envs.games.wordle import Wordle
-from ludus.envs.grid import corridor, grid
 from ludus.envs.guard import checked
-from ludus.envs.local_pages import LocalPages
-from ludus.envs.lookup import Lookup
-from ludus.envs.memory import Memory
-from ludus.envs.praise import Praise
-from ludus.envs.search import Desk
-from ludus.envs.shapes import Shapes
-from ludus.envs.shop import KINDS, Shop, everything_at_once
-from ludus.envs.sql import TextToSQL
-from ludus.envs.sums import Sums
-from ludus.envs.websites import Websites
+from ludus.envs.small.boxed_sums import BoxedSums
+from ludus.envs.small.chains import Chains
+from ludus.envs.small.critiques import Critiques
+from ludus.envs.small.forks import Forks
+from ludus.envs.small.grid import corridor, grid
+from ludus.envs.small.lookup import Lookup
+from ludus.envs.small.memory import Memory
+from ludus.envs.small.praise import Praise
+from ludus.envs.small.shapes import Shapes
+from ludus.envs.small.shop import KINDS, Shop, everything_at_once
+from ludus.envs.small.sql import TextToSQL
+from ludus.envs.small.sums import Sums
+from ludus.envs.web.websites import Websites
 from ludus.envs.world import Game, World, mixed, play
 from ludus.types import End, Step, Task
 

@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from ludus.envs.adapters.appworld import LONGEST, AppWorld, Pool, program
+from ludus.envs.adapters.appworld import LONGEST, AppWorld, Server, program
 from ludus.envs.guard import EnvFault, Guarded, checked
+from ludus.envs.processes import Pool
 from ludus.envs.world import Split
 from ludus.types import End, Explained, Step
 
@@ -66,7 +68,7 @@ def test_what_is_missing_says_what_to_type(tmp_path: Path):
         Explained, match=r"(?s)did not start:.*No module named .*pip install appworld"
     ):
         begun(sys.executable)
-    with pytest.raises(ValueError, match="at least one server"):
+    with pytest.raises(ValueError, match="at least one process"):
         Pool(0)
 
 
@@ -81,6 +83,59 @@ def test_a_server_that_never_answers_is_ended(tmp_path: Path):
     env.pool.close()
     with pytest.raises(RuntimeError, match="closed"):
         asyncio.run(env.reset(env.tasks()[0], 0))
+
+
+# It answers that it is there, and to nothing else.
+HANGS = r"""
+import socket, time
+door = socket.socket(socket.AF_UNIX)
+door.bind("socket")
+door.listen()
+while True:
+    caller, _ = door.accept()
+    if not caller.recv(9999).startswith(b"GET"):
+        time.sleep(60)
+    caller.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+    caller.close()
+"""
+
+
+@pytest.fixture
+def hangs(tmp_path: Path) -> str:
+    file = tmp_path / "python"
+    file.write_text(f"#!{sys.executable}{HANGS}")
+    file.chmod(0o755)
+    return str(file)
+
+
+def test_a_server_whose_call_was_given_up_is_not_used_again(hangs: str, tmp_path: Path):
+    pool: Pool[Server] = Pool(1)
+
+    async def given_up() -> Server:
+        server = await pool.take(partial(Server, hangs, tmp_path, 20))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await server.call("execute", 90, code="while True: pass")
+        pool.give(server)
+        return server
+
+    server = asyncio.run(given_up())
+    assert server.broken and server.process.poll() is not None and pool.restarts == 1
+    assert not server.folder.exists()
+    pool.close()
+
+
+def test_a_server_ends_with_its_python(hangs: str, tmp_path: Path):
+    source = (
+        "import sys, pathlib\nfrom ludus.envs.adapters.appworld import Server\n"
+        "server = Server(sys.argv[1], pathlib.Path(sys.argv[2]), 20)\nprint(server.process.pid, server.folder)"
+    )
+    command = [sys.executable, "-c", source, hangs, str(tmp_path)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    number, folder = said.split()
+    assert not Path(folder).exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(number), 0)
 
 
 # ------------------------------------------------------------------------------------ the real server

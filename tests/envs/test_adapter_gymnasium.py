@@ -135,6 +135,45 @@ def test_text_actions_and_a_fork_by_replay() -> None:
     assert not refused.info["valid"] and last.end is End.SOLVED and last.observation == "heard abc"
 
 
+class Counter(gymnasium.utils.EzPickle, gymnasium.Env):
+    """Counts to 3; a deep copy of it calls the constructor again and counts from 0."""
+
+    action_space = gymnasium.spaces.Discrete(2, start=-1)
+    observation_space = gymnasium.spaces.Discrete(4)
+
+    def __init__(self) -> None:
+        gymnasium.utils.EzPickle.__init__(self)
+        self.count = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None):
+        self.count = 0
+        return self.count, {}
+
+    def step(self, action: Any) -> Any:
+        self.count += int(action) + 1
+        return self.count, float(self.count == 3), self.count == 3, False, {}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_is_constructed_anew_on_being_copied_is_replayed(wrapped: bool) -> None:
+    def make() -> gymnasium.Env:
+        return gymnasium.wrappers.TimeLimit(Counter(), 50) if wrapped else Counter()
+
+    async def branch():
+        env = Gymnasium(make)
+        state = (await walk(env, ("0", "0")))[-1].state
+        return await env.step(await env.fork(state), "0"), await env.step(state, "0")
+
+    forked, original = asyncio.run(branch())
+    assert forked.observation == original.observation == "3" and forked.end is End.SOLVED
+
+
+def test_actions_that_begin_below_zero_are_read_and_garbage_is_none_of_them() -> None:
+    steps = asyncio.run(walk(Gymnasium(Counter), ("fly", "--1", "-2", "1", "٠", "-1", "0")))
+    assert [step.info.get("valid") for step in steps[1:]] == [*[False] * 5, True, True]
+    assert steps[-1].observation == "1"
+
+
 def test_what_can_be_neither_copied_nor_replayed_says_so() -> None:
     async def play():
         env = Gymnasium(lambda: Odd("differs"))

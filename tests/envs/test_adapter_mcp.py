@@ -27,6 +27,8 @@ from ludus.types import CannotFork, End, Image, Key, Message, Request, Sampling,
 
 SERVER = '''
 import os, time
+from mcp import MCPError
+from mcp.types import INVALID_PARAMS
 from mcp.server.mcpserver import Image, MCPServer
 
 server = MCPServer("till")
@@ -46,6 +48,11 @@ def fail(how: str) -> str:
     if how == "hang":
         time.sleep(60)
     raise ValueError("no such " + how)
+
+@server.tool()
+def say(text: str) -> str:
+    """Say something."""
+    raise MCPError(INVALID_PARAMS, "not " + text)
 
 @server.tool()
 def look() -> Image:
@@ -77,6 +84,10 @@ def call(name: str, **arguments: object) -> str:
     return "Thinking. Action: " + json.dumps({"name": name, "arguments": arguments})
 
 
+def nested(levels: int) -> object:
+    return [nested(levels - 1)] if levels else 1
+
+
 def test_an_episode_with_a_server_of_its_own(world: MCP) -> None:
     """Calls, what is wrong with some, a fork that is led the same way, pictures, and the answer; no process stays."""
 
@@ -90,7 +101,15 @@ def test_an_episode_with_a_server_of_its_own(world: MCP) -> None:
         for said, told in (
             (call("add", amount="much"), "Error: "),
             (call("fail", how="way"), "no such way"),
-            (call("steal"), "No such tool: steal. Tools: add, fail, look."),
+            (call("steal"), "No such tool: steal. Tools: add, fail, say, look."),
+            (call("\ud800"), "No such tool: ?."),
+            (call("say", text="that"), "Error: say: not that"),
+            (call("say", text="\ud800"), "lone surrogate"),
+            (call("say", **{"\ud800": 1}), "lone surrogate"),
+            (call("say", text=nested(120)), "nested in more than 100 levels"),
+            (call("say", text=nested(300)), "nested in more than 100 levels"),
+            (call("say", text=nested(90)), "Error: "),
+            (call("say", text=10**4000), "Error: "),
             ("\ud800", "No such action"),
             ("{" * 50_000, "No such action"),
         ):

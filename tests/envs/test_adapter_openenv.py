@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import threading
 import time
@@ -14,6 +15,7 @@ pytest.importorskip("openenv")
 
 import uvicorn
 from openenv.core.env_server import Action, Environment, Observation, State, create_fastapi_app
+from websockets.asyncio.server import ServerConnection, serve
 
 from ludus.envs.adapters.openenv import OpenEnv
 from ludus.envs.guard import EnvFault, Guarded, checked
@@ -145,6 +147,27 @@ def test_a_server_that_fails_or_hangs_ends_the_attempt(
                 await Guarded(env, deadline=1).step(opening.state, said)
             assert fault.value.end is end
         finally:
+            await env.close(opening.state)
+
+    asyncio.run(play())
+
+
+def test_what_a_server_says_that_is_no_answer_is_no_fault_of_the_policy() -> None:
+    async def talk(socket: ServerConnection) -> None:
+        await socket.recv()
+        seen = {"observation": {"text": "Guess."}, "reward": 0, "done": False}
+        await socket.send(json.dumps({"type": "observation", "data": seen}))
+        await socket.recv()
+        await socket.send("<html>502 Bad Gateway</html>")
+
+    async def play() -> None:
+        async with serve(talk, "127.0.0.1", 0) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            env = OpenEnv(f"http://127.0.0.1:{port}", number)
+            opening = await env.reset(env.tasks()[0], 0)
+            with pytest.raises(EnvFault) as fault:
+                await Guarded(env).step(opening.state, "4")
+            assert fault.value.end is End.ENV_CRASHED
             await env.close(opening.state)
 
     asyncio.run(play())

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
+import sys
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("reasoning_gym")
 
 
-from ludus.envs.adapters.reasoning_gym import ReasoningGym, answer_of, names
+from ludus.envs.adapters.plain_answers import EVALUATED, plain
+from ludus.envs.adapters.reasoning_gym import ReasoningGym, answer_of, names, package
 from ludus.envs.guard import EnvFault, Guarded, checked
 from ludus.types import End, Step
 
@@ -69,6 +74,128 @@ def test_hostile_answers_fail(said: str) -> None:
     for dataset in ("basic_arithmetic", "prime_factorization", "polynomial_equations", "countdown"):
         step = attempt(ReasoningGym(dataset, train=1, test=1), "test", 0, said)
         assert step.end is End.FAILED and step.reward < 0.5
+
+
+# ---------------------------------------------------------------------------------------------- evaluated answers
+
+OWN = {
+    "basic_arithmetic",
+    "bitwise_arithmetic",
+    "codeio",
+    "number_sorting",
+}  # evaluate what the package wrote
+OWN |= {"propositional_logic"}  # its parse_expr is a parser of its own
+
+
+def test_the_datasets_that_evaluate_are_known() -> None:
+    evaluating = set()
+    for name in names():
+        source = inspect.getsource(sys.modules[package().factory.DATASETS[name][0].__module__])
+        called = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+        used = {getattr(call, "id", getattr(call, "attr", "")) for call in called}
+        if used & {"eval", "exec", "parse_expr", "parse_latex", "sympify", "Fraction"}:
+            evaluating.add(name)
+    assert evaluating == set(EVALUATED) | OWN
+
+
+@pytest.mark.parametrize("dataset", sorted(EVALUATED))
+def test_code_in_an_answer_is_not_run(dataset: str, tmp_path: Path) -> None:
+    world = ReasoningGym(dataset, train=1, test=1)
+    mark = tmp_path / "run"
+    for code in (
+        f"__import__('pathlib').Path({str(mark)!r}).touch()",
+        f"[open({str(mark)!r}, 'w')]",
+        f"sin(open({str(mark)!r}, 'w'))",
+        "oracle_answer",
+        "entry['answer']",
+    ):
+        step = attempt(world, "test", 0, f"<answer>{code}</answer>")
+        assert step.end is End.FAILED and step.reward <= 0.01
+        assert step.info["unread"] == f"no plain {EVALUATED[dataset]}"
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("dataset", sorted(set(EVALUATED) - {"string_insertion"}))
+def test_the_packages_own_answers_are_plain(dataset: str) -> None:
+    source = package().create_dataset(dataset, size=40, seed=3)
+    answers = [source[index]["answer"] for index in range(40)]
+    assert all(plain(a, EVALUATED[dataset]) for a in answers if "Integral" not in a)
+
+
+def test_other_ways_to_write_an_answer_count_as_before() -> None:
+    def reward(dataset: str, rewrite: str) -> float:
+        world = ReasoningGym(dataset, train=1, test=1)
+        answer = world.tasks("test")[0].answer
+        return attempt(world, "test", 0, eval(rewrite, {"a": answer})).reward
+
+    rows = "[row.split() for row in a.splitlines()]"
+    assert reward("binary_matrix", f"str([[int(x) for x in row] for row in {rows}])") == 0.1
+    assert reward("n_queens", f"str({rows})") == 0.5
+    assert reward("spiral_matrix", "str([int(x) for x in a.split()])") == 0.1
+    assert reward("string_insertion", "str(list(a))") == 0.1
+    assert reward("countdown", "'(' + a + ') * 1.0 / 1.0'") == 0.05  # numbers that are not there
+    assert reward("countdown", "' ( ' + a + ') '") == 1
+    assert reward("simple_integration", "a.replace('+ C', '+ 3 + C')") == 1
+    assert reward("polynomial_multiplication", "'0 + ' + a") == 1
+    assert reward("coin_flip", "'2' + a") < 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "9**9**9",
+            "9**(9*99*99)",
+            "(((999999999**99)**99)**99)",
+            "2**x**99",
+            "1e9",
+            "0x1f",
+            "2j",
+        ),
+        *("exp(exp(exp(9)))", "E**E**E**9", "exp(9**9)", "cosh(cosh(9))", "x.y", "x[0]", "S(9)"),
+        *(
+            "gamma(99999)",
+            "Integral(x, x)",
+            "sin",
+            "sin()",
+            "sin(x)(3)",
+            "sin(a=1)",
+            "sin(*x)",
+            "True",
+        ),
+        *(
+            "'x'",
+            "x_1",
+            "ｓｉｎ(x)",
+            "x if x else x",
+            "lambda: x",
+            "(x:=1)",
+            "x@x",
+            "9!",
+            "x\nx",
+            "#",
+        ),
+        *("", "x +", "(" * 300, "-" * 999 + "1", "1+" * 600 + "1"),
+    ],
+)
+def test_what_is_no_plain_mathematics_or_grows_too_large(text: str) -> None:
+    assert not plain(text, "formula") and not plain(text, "sum")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("x**2*sin(3*x)/3 - 2*exp(-x**2) + C", "E**(2*x + 1)*log(x, 2)", "-(x - 8)**(3/2)"),
+        *("x*asin(3*x) + sqrt(1 - 9*x**2)/3 + C", " 0.5*atan(pi*Y) ", "123456789**20 * x**100"),
+    ],
+)
+def test_plain_mathematics(text: str) -> None:
+    assert plain(text, "formula") and not plain(text, "sum")
+
+
+def test_an_exponent_that_would_fill_the_memory_is_no_number() -> None:
+    assert plain("1.5e-3", "number") and plain("1,024/2048", "number")
+    assert not plain("1e999999999", "number") and not plain("1e9e9", "number")
 
 
 def test_an_answer_that_the_scorer_cannot_read_is_wrong_and_a_broken_scorer_is_a_fault() -> None:

@@ -17,8 +17,8 @@ from ludus.envs.adapters import tau2 as adapter
 from ludus.envs.adapters.tau2 import LEAVES, NOBODY, SILENCE, Customer, Scenario, Tau2
 from ludus.envs.guard import EnvFault, Guarded, checked
 from ludus.envs.people import Said
-from ludus.envs.tool_formats import PYTHONIC
-from ludus.envs.tools import Call
+from ludus.envs.tools.formats import PYTHONIC
+from ludus.envs.tools.tool import Call
 from ludus.types import End, Explained, Message, Step, Task
 
 STOP = LEAVES[0]

@@ -7,8 +7,8 @@ import asyncio
 import numpy as np
 import pytest
 
-from ludus.envs.boxed_sums import BoxedSums, boxed, written
-from ludus.envs.sums import State, Sums
+from ludus.envs.small.boxed_sums import BoxedSums, boxed, written
+from ludus.envs.small.sums import State, Sums
 from ludus.envs.world import mixed, play
 from ludus.models import tiny
 from ludus.types import End

@@ -8,17 +8,20 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
+import time
 import uuid
 from collections.abc import Callable, Coroutine
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ludus.envs.browser import BrowserLost, Chromium, Window, chromium_path
 from ludus.envs.guard import EnvFault, Guarded
-from ludus.envs.page import Misread, only, parse, told
-from ludus.envs.websites import Websites
+from ludus.envs.web.browser import BrowserLost, Chromium, Window, chromium_path
+from ludus.envs.web.page import Misread, only, parse, told
+from ludus.envs.web.websites import Websites
 from ludus.types import End, Explained
 
 PAGE = """<!doctype html><title>all sorts</title>
@@ -231,6 +234,145 @@ def test_windows_wait_for_their_turn_and_one_that_could_not_begin_gives_it_back(
 
     assert asyncio.run(play()) == ["waits"]
     few.close()
+
+
+def test_an_open_that_was_given_up_gives_its_window_back(pages: Path):
+    few = Chromium(most=1, deadline=60)
+
+    async def play() -> None:
+        await (await few.open()).close()
+        opening = asyncio.create_task(few.open())
+        await asyncio.sleep(0.01)
+        time.sleep(2)  # the window is made meanwhile, and cannot be handed over
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        again = await asyncio.wait_for(few.open((pages / "other.html").as_uri()), 20)
+        assert (await again.look()).tabs == ("other",)
+        await again.close()
+
+    asyncio.run(play())
+    few.close()
+
+
+def test_a_fork_with_all_windows_in_use_ends_as_lost():
+    few = Chromium(most=1, patience=0.5, deadline=60)
+    world = Websites(browser=True, chromium=few, train=40, test=20)
+
+    async def play() -> None:
+        step = await world.reset(world.tasks()[0], 0)
+        with pytest.raises(BrowserLost, match="all 1 windows were in use"):
+            await world.fork(step.state)
+        await world.close(step.state)
+        await world.close((await world.reset(world.tasks()[0], 0)).state)
+
+    asyncio.run(play())
+    few.close()
+
+
+def test_closing_the_browser_ends_who_waits_and_leaves_the_next_one_alone(pages: Path):
+    few = Chromium(most=1, deadline=60)
+    url = (pages / "other.html").as_uri()
+
+    async def play() -> None:
+        old = await few.open(url)
+        waiting = asyncio.create_task(few.open(url))
+        await asyncio.sleep(0.3)
+        few.close()
+        with pytest.raises(BrowserLost, match="closed"):
+            await asyncio.wait_for(waiting, 20)
+        new = await few.open(url)
+        await old.close()
+        with pytest.raises(BrowserLost, match="closed"):
+            await old.look()
+        waiting = asyncio.create_task(few.open(url))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()  # the window of the old browser has freed none of this one
+        assert (await new.look()).tabs == ("other",)
+        await new.close()
+        await (await waiting).close()
+
+    asyncio.run(play())
+    few.close()
+
+
+def below(process: int) -> set[int]:
+    """The processes that one has started, and those that they have."""
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    children = {int(each) for task in tasks for each in task.read_text().split()}
+    return children.union(*map(below, children))
+
+
+def test_a_browser_that_does_not_start_leaves_no_process(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LUDUS_CHROMIUM", "false")
+    before = below(os.getpid())
+    chromium = Chromium(deadline=20)
+    with pytest.raises(BrowserLost):
+        asyncio.run(chromium.open())
+    assert below(os.getpid()) <= before
+    chromium.close()
+
+
+class Odd(BaseHTTPRequestHandler):
+    """A page with a link to a file of this machine, the same as a redirection, and a download."""
+
+    def do_GET(self) -> None:
+        self.send_response(302 if self.path == "/led" else 200)
+        if self.path == "/led":
+            self.send_header("Location", "file:///etc/hostname")
+        if self.path == "/zip":
+            self.send_header("Content-Disposition", "attachment; filename=a.zip")
+        self.send_header("Content-Type", "application/zip" if self.path == "/zip" else "text/html")
+        self.end_headers()
+        if self.path != "/led":
+            self.wfile.write(b"<title>odd</title><a href='file:///etc/hostname'>file</a><input>")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nobody reads it."""
+
+
+@pytest.fixture(scope="module")
+def odd():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Odd)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_what_a_policy_writes_never_leads_to_files_and_never_ends_the_window(
+    chromium: Chromium, odd: str
+):
+    def refused(action: str, why: str) -> Callable[[Window], Coroutine[Any, Any, None]]:
+        async def play(window: Window) -> None:
+            with pytest.raises(Misread, match=why):
+                await act(window, "", "", action)
+            assert (await window.look()).url in (f"{odd}/", "chrome-error://chromewebdata/")
+
+        return play
+
+    addresses = (
+        "file:///etc/hostname",
+        "FILE:/etc/hostname",
+        "\x01file:///etc/hostname",
+        f"view-source:{odd}",
+        "data:text/html,hi",
+        "chrome://version",
+        "javascript:location='file:///etc/hostname'",
+        "/etc/hostname",
+        f"{odd}/led",
+        f"{odd}/zip",
+    )
+    for each in addresses:
+        at_page(chromium, f"{odd}/", refused(f"goto [{each}]", "cannot be reached"))
+    for key in ("é", "中", "\u212a", "Control+ä"):
+        at_page(chromium, f"{odd}/", refused(f"press [{key}]", "no such key"))
+
+    async def clicked(window: Window) -> None:
+        assert "link 'file'" in await act(window, "link", "file", "click [#]")
+        assert "link 'file'" not in await act(window, "", "", "goto [about:blank]")
+
+    at_page(chromium, f"{odd}/", clicked)
 
 
 def test_without_a_browser_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ludus.data.questions import Question
-from ludus.envs.deep_search import DeepSearch
-from ludus.envs.encyclopaedia import (
+from ludus.envs.corpus.deep_search import DeepSearch
+from ludus.envs.corpus.encyclopaedia import (
     EMBLEMS,
     KINDS,
     LINKS,

@@ -22,10 +22,10 @@ from tests.serving import running
 
 from ludus.cli import COMMANDS
 from ludus.envs.conformance import examine
-from ludus.envs.grid import grid
 from ludus.envs.named import UnknownEnv, entries, load
-from ludus.envs.shapes import Shapes
-from ludus.envs.sums import Sums
+from ludus.envs.small.grid import grid
+from ludus.envs.small.shapes import Shapes
+from ludus.envs.small.sums import Sums
 from ludus.types import CannotFork, End, Explained, Image, Step, Task
 
 ROOT = Path(__file__).parents[2]
@@ -90,7 +90,7 @@ def test_small_worlds_are_made_by_name():
 )
 def test_names_that_are_none_are_explained(name, changes, told, desk):
     (desk / "own.py").write_text(
-        "from ludus.envs.sums import Sums\none = Sums()\ntwo = Sums()\nnumber = 3\ndef nothing(): return {}\n"
+        "from ludus.envs.small.sums import Sums\none = Sums()\ntwo = Sums()\nnumber = 3\ndef nothing(): return {}\n"
     )
     with pytest.raises(UnknownEnv, match=re.escape(told)):
         load(name, changes)
@@ -164,6 +164,13 @@ class Shared(Good):
         return Step(state, f"{state[1]}", 0.0, End.FAILED if state[1] == 3 else None)
 
 
+class Astray(Good):
+    """A copy begins anew."""
+
+    async def fork(self, state: Any) -> Any:
+        return state[0], 0
+
+
 class Liar(Good):
     async def step(self, state: Any, action: str) -> Step:
         found = await super().step(state, action)
@@ -203,6 +210,7 @@ class Twins(Good):
         (Forgetful, "sessions are apart", "goes otherwise"),
         (Dice, "same seed, same world", "the first time"),
         (Shared, "fork, or a refusal", "after a step of its copy"),
+        (Astray, "fork, or a refusal", "of a copy is"),
         (Liar, "ends are honest", "not a world's to say"),
         (Generous, "hostile: an empty action", "it solved the task"),
         (Echo, "hostile: a very long action", "100000 characters"),

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ludus.envs.forks import FILLERS, FORKS, Forks, State
+from ludus.envs.small.forks import FILLERS, FORKS, Forks, State
 from ludus.types import Key
 
 WORLD = Forks()  # 3 forks x 4 fillers, forks 0 and 1 needed, 4 values

@@ -273,6 +273,15 @@ def test_mazes_have_one_way_between_any_two_squares():
         assert {(r, c) for r, c in product(range(1, 7, 2), range(1, 9, 2))} <= ways
 
 
+def test_mazes_that_are_drawn_and_not_played_do_not_stay_in_memory():
+    maze.route.cache_clear()
+    world = Maze(size=(31, 31), moves=(2, 60), train=2, test=0, seed=77)
+    world.start("train", 0)
+    assert maze.route.cache_info().currsize == 0
+    tasks = world.tasks("train")
+    assert maze.route.cache_info().currsize == len(tasks) == 2
+
+
 def test_the_expert_without_a_map_knows_only_walls_that_it_stood_beside():
     """Two mazes that differ where nobody looked yet: the same action in both."""
     other = maze.State(replace(PLAN, ways=WAYS - {(2, 3)} | {(3, 2)}), AT.you, AT.been)
@@ -357,6 +366,9 @@ def test_the_ends_and_rewards_of_countdown():
         (wrong,) = go(world, state, "5 * 3 + 1")
         (silly,) = go(world, state, "sixteen")
         assert (missed.reward, wrong.reward, silly.reward) == (near, near, bad)
+        for unread in ("17 +", "5 * 3 +", "(5 - 3", "3 5 8 9"):
+            (half,) = go(world, state, unread)
+            assert half.reward == 0 and half.observation == "this is no arithmetic"
         assert {missed.end, wrong.end, silly.end} == {End.FAILED}
 
 

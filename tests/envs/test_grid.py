@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ludus.envs.grid import Grid, State, corridor, grid
+from ludus.envs.small.grid import Grid, State, corridor, grid
 from ludus.types import End, Step
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from ludus.data.questions import Passage, Question
-from ludus.envs.deep_search import DeepSearch
-from ludus.envs.local_pages import LONGEST_NOTE, MOST_NOTES, LocalPages, Reading, screens
-from ludus.envs.search import Search, Shelf
-from ludus.envs.search_index import BM25
+from ludus.envs.corpus.deep_search import DeepSearch
+from ludus.envs.corpus.index import BM25
+from ludus.envs.corpus.local_pages import LONGEST_NOTE, MOST_NOTES, LocalPages, Reading, screens
+from ludus.envs.corpus.search import Search, Shelf
 from ludus.envs.world import mixed, play
 from ludus.types import End, Step
 
@@ -65,8 +65,20 @@ def test_tags_wrap_what_is_shown():
         "<information>Emma 1 of 1: It is a novel. It was written by [Jane Austen]. It is long.</information>",
         "no more",
         "noted",
-        "write search, open, next, back, note, notes or answer",
+        "Write one action:\n<search>words</search>\n<open>title</open>\n<next></next>\n<back></back>\n"
+        "<note>text</note>\n<notes></notes>\n<answer>answer</answer>",
     ]
+
+
+def test_a_title_with_a_full_stop_behind_it_can_be_opened():
+    shelf = Shelf(
+        BM25.over([Passage("0", "Apple Inc.", "It makes computers. It is in Cupertino.")])
+    )
+    rules = Reading(form="plain", screen=20)
+    step = rules.step(rules.begin(ASKED).state, "open Apple Inc.", shelf)
+    assert step.observation == "Apple Inc 1 of 2: It makes computers."
+    step = rules.step(step.state, "next", shelf)
+    assert step.observation == "Apple Inc 2 of 2: It is in Cupertino."
 
 
 def test_notes_are_kept_and_bounded():

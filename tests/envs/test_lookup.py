@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ludus.envs.lookup import NAMES, SIGNS, Corpus, Lookup, Page, State
+from ludus.envs.small.lookup import NAMES, SIGNS, Corpus, Lookup, Page, State
 from ludus.envs.world import play
 from ludus.rewards.overlap import token_f1
 from ludus.types import End

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ludus.envs.memory import COLOURS, NAMES, Memory
+from ludus.envs.small.memory import COLOURS, NAMES, Memory
 from ludus.envs.world import Game, play
 from ludus.types import End
 

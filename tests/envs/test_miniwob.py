@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import pytest
 
-from ludus.envs import miniwob
-from ludus.envs.browser import Chromium
-from ludus.envs.miniwob import FLAGS, MiniWoB, Visit, pages
-from ludus.envs.page import told
+from ludus.envs.web import miniwob
+from ludus.envs.web.browser import Chromium
+from ludus.envs.web.miniwob import FLAGS, MiniWoB, Visit, pages
+from ludus.envs.web.page import told
 from ludus.types import CannotFork, End, Explained, Image, Step
 
 
@@ -162,8 +162,9 @@ def test_the_time_limit_of_the_page_is_off_and_a_policy_may_stop(chromium: Chrom
         step = await env.reset(env.tasks("test")[0], 0)
         limit = await step.state.window.script("core.EPISODE_MAX_TIME")
         assert isinstance(limit, int) and limit > 10**9
-        refused = await env.step(step.state, "goto [http://example.org]")
-        assert "only this page" in str(refused.observation) and not refused.info["valid"]
+        for elsewhere in ("goto [http://example.org]", "goto [file:///etc/hostname]", "new_tab"):
+            refused = await env.step(step.state, elsewhere)
+            assert "only this page" in str(refused.observation) and not refused.info["valid"]
         refused = await env.step(step.state, "what now?")
         assert "no such action" in str(refused.observation) and refused.end is None
         stopped = await env.step(step.state, "stop [done]")

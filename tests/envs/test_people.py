@@ -28,7 +28,7 @@ from ludus.envs.people import (
     teacher,
     verdict_by,
 )
-from ludus.envs.shop import STOP, Shop, Wish, answered
+from ludus.envs.small.shop import STOP, Shop, Wish, answered
 from ludus.envs.world import mixed, play
 from ludus.types import End, Message, Sampling
 
@@ -181,6 +181,8 @@ FIRST = (("customer", "change my order"),)
         (CHANGE, "item?", "a hat"),
         (CHANGE, "colour?", "red"),
         (CHANGE, "new?", "blue, please"),
+        (CHANGE, "What new colour would you like?", "Blue, please."),
+        (CHANGE, "Which colour is it now, and which new one?", "it is red"),
         (CHANGE, "your name and item please", "Ann, a hat"),
         (RETURN, "new?", "I do not know"),
         (RETURN, "is it a green one?", "yes, the green one"),
@@ -203,6 +205,7 @@ def test_an_honest_reply_is_heard(wish: Wish, agent: str, reply: str):
         (CHANGE, "item?", "a cup"),
         (CHANGE, "colour?", "blue"),
         (CHANGE, "new?", "green"),
+        (CHANGE, "What new colour would you like?", "red"),
         (CHANGE, "name?", "Ann. I want to return it"),
         (RETURN, "new?", "black"),
         (CHANGE, "name?", STOP),

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ludus.envs.forks import Forks
-from ludus.envs.praise import THINGS, WORDS, Praise, State
+from ludus.envs.small.forks import Forks
+from ludus.envs.small.praise import THINGS, WORDS, Praise, State
 from ludus.evals.distinct import distinct
 from ludus.models.praise_base import PraiseBase
 from ludus.rewards.gold import Gold

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.serving import PNG, Counting, running
 
-from ludus.envs.agentgym import PLAIN, SEARCHQA, WEBARENA, AgentGym
 from ludus.envs.conformance import examine
-from ludus.envs.grid import grid
 from ludus.envs.guard import EnvFault, Guarded
-from ludus.envs.http import ServerFault
-from ludus.envs.remote import Remote
-from ludus.envs.sessions import Limits
-from ludus.envs.shapes import Shapes
-from ludus.envs.shop import KINDS, Shop
-from ludus.envs.wire import decode, dumps, encode, task_in, task_out
+from ludus.envs.service.agentgym import PLAIN, SEARCHQA, WEBARENA, AgentGym
+from ludus.envs.service.http import ServerFault
+from ludus.envs.service.remote import Remote
+from ludus.envs.service.sessions import Limits
+from ludus.envs.service.wire import decode, dumps, encode, task_in, task_out
+from ludus.envs.small.grid import grid
+from ludus.envs.small.shapes import Shapes
+from ludus.envs.small.shop import KINDS, Shop
 from ludus.envs.world import World
 from ludus.train.recipe import describe
-from ludus.types import CannotFork, End, Env, Explained, Image, Step
+from ludus.types import CannotFork, End, Env, Explained, Image, Step, Task
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_the_task_of_another_world_and_an_episode_that_is_over(served):
     async def play() -> None:
         with pytest.raises(ValueError, match="take tasks from"):
             await remote.reset(grid().tasks()[0], 0)
-        changed = dataclasses.replace(remote.tasks()[0], extras={"at": (5, "x")})
+        changed = replace(remote.tasks()[0], extras={"at": (5, "x")})
         with pytest.raises(ValueError, match="take tasks from"):
             await remote.reset(changed, 0)
         step = await remote.reset(remote.tasks()[0], 0)
@@ -200,6 +200,49 @@ def test_the_task_of_another_world_and_an_episode_that_is_over(served):
             await remote.step(step.state, "on")
 
     asyncio.run(play())
+
+
+def test_two_forks_of_one_state_at_once(served):
+    remote, _, _ = served
+
+    async def play() -> None:
+        step = await remote.reset(remote.tasks()[0], 0)
+        one, two = await asyncio.gather(remote.fork(step.state), remote.fork(step.state))
+        assert one.session != two.session and one.turn == two.turn == 0
+
+    asyncio.run(play())
+
+
+def test_a_server_that_has_other_tasks_now_is_not_played_on():
+    with running(Counting()) as (url, _):
+        remote = Remote(url)
+        task = remote.tasks()[0]
+    with running(Other(), port=int(url.rpartition(":")[2])):
+
+        async def play() -> None:
+            with pytest.raises(ValueError, match=r"'other-0', not 'train-0'.*read them again"):
+                await remote.reset(task, 0)
+
+        asyncio.run(play())
+
+
+class Other(Counting):
+    def tasks(self, split: str = "train") -> list[Task]:
+        return [replace(task, id=f"other-{n}") for n, task in enumerate(super().tasks(split))]
+
+
+def test_a_world_that_was_out_of_turns_is_so_through_agentgyms_routes():
+    class Patient(Counting):
+        async def step(self, state: Any, action: str) -> Step:
+            return replace(await super().step(state, action), end=End.OUT_OF_TURNS)
+
+    async def play(url: str) -> None:
+        gym = AgentGym(url, {"train": [0]})
+        step = await gym.step((await gym.reset(gym.tasks()[0], 0)).state, "on")
+        assert step.end is End.OUT_OF_TURNS
+
+    with running(Patient()) as (url, _):
+        asyncio.run(play(url))
 
 
 def test_a_caller_who_gives_up_leaves_nothing_open(served):
@@ -369,7 +412,7 @@ def test_an_original_server_answers_mistakes_with_code_200():
     import uvicorn
     from fastapi import FastAPI
 
-    from ludus.envs import remote as module
+    from ludus.envs.service import remote as module
 
     made, bodies = FastAPI(), list[Any]()
 

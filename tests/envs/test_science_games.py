@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -13,8 +14,9 @@ import pytest
 pytest.importorskip("scienceworld")
 
 from ludus.envs import science_games
+from ludus.envs.processes import Pool
 from ludus.envs.science_games import ROOMS, ScienceGames, planned
-from ludus.envs.scienceworld import Pool, ScienceWorld
+from ludus.envs.scienceworld import ScienceWorld
 from ludus.envs.world import World, mixed, play
 from ludus.types import End
 
@@ -57,6 +59,7 @@ def games() -> Iterator[ScienceGames]:
     made = ScienceGames(kinds=(LONGEST_LIVED,), pool=Pool(most=1))
     yield made
     made.pool.close()
+    made.planning.close()
 
 
 @java
@@ -112,9 +115,61 @@ def test_what_was_done_before_is_answered_from_memory_and_what_is_new_goes_on_fr
     with pytest.raises(RuntimeError, match="closed"):
         asyncio.run(with_closed.step(first.state, "wait1"))
     # the same is shown where nothing is kept
-    fresh = replace(games, kept={})
+    fresh = replace(games, kept=OrderedDict())
     state = asyncio.run(fresh.reset(task, 0)).state
     for action in ("teleport to kitchen", "look around"):
         step = asyncio.run(fresh.step(state, action))
         state = step.state
     assert step.observation == looked.observation
+
+
+@java
+def test_players_ask_a_process_of_their_own_since_the_loop_that_they_block_hands_none_back(
+    games: ScienceGames, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(science_games, "SAMPLED", 1)
+    state = asyncio.run(games.reset(games.tasks("test")[0], 0)).state
+    alone = replace(games, kept=OrderedDict(), pool=Pool(most=1))
+    alone.pool.close()  # whoever asks this one fails; one whose processes are all in use would hang
+
+    async def inside() -> tuple[str, tuple[str, ...]]:
+        return alone.expert(state), alone.words()
+
+    action, words = asyncio.run(inside())
+    assert action.startswith("teleport to ") and {"greenhouse", "foundry"} <= set(words)
+
+
+def test_what_is_kept_is_of_its_own_simplifications_and_bounded(monkeypatch: pytest.MonkeyPatch):
+    played: list[tuple[object, ...]] = []
+
+    class Recorder:
+        """A process that knows no Java."""
+
+        usable, story = True, ()
+
+        def kill(self) -> None:
+            pass
+
+    def answered(simulator: object, story: tuple[object, ...]) -> tuple[str, int, bool]:
+        played.append(story)
+        return f"at {story[2]!r}", 0, False
+
+    monkeypatch.setattr(science_games, "Simulator", Recorder)
+    monkeypatch.setattr(science_games, "_played", answered)
+    easy = ScienceGames(kinds=(LONGEST_LIVED,))
+    hard = replace(easy, simplifications="")
+    task = easy.tasks("train")[0]
+    for _ in range(2):
+        assert asyncio.run(easy.reset(task, 0)).observation == "at 'easy'"
+        assert asyncio.run(hard.reset(task, 0)).observation == "at ''"
+    assert len(played) == 2 and hard.kept is easy.kept
+    plans = {easy: ("wait1",), hard: ("look around",)}
+    for world, plan in plans.items():
+        world.kept[("lifespan-longest-lived", 0, world.simplifications, "plan")] = plan
+    start = science_games.Position("lifespan-longest-lived", 0, ("you see:",))
+    assert easy.expert(start) == "wait1" and hard.expert(start) == "look around"
+
+    monkeypatch.setattr(science_games, "KEPT", 3)
+    for variation in range(5):
+        asyncio.run(easy._answer("lifespan-longest-lived", variation, ("look around",)))
+    assert [key[1] for key in easy.kept] == [2, 3, 4]

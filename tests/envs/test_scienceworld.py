@@ -14,7 +14,9 @@ import pytest
 pytest.importorskip("scienceworld")
 
 from ludus.envs.guard import EnvFault, Guarded
-from ludus.envs.scienceworld import AGENTGYM, ALL, KINDS, Pool, ScienceWorld, State, variations
+from ludus.envs.processes import Pool
+from ludus.envs.scienceworld import AGENTGYM, ALL, KINDS, ScienceWorld, Simulator, State, variations
+from ludus.envs.service.wire import dumps, encode
 from ludus.types import CannotFork, End, Step, Task
 
 FIND_A_LIVING_THING = (  # the gold path of 4-1, variation 0
@@ -68,7 +70,7 @@ def test_kinds_and_splits_are_those_of_the_card():
 
 
 def test_the_package_has_these_tasks_and_divides_them_so(env: ScienceWorld):
-    simulator = asyncio.run(env.pool.take())
+    simulator = asyncio.run(env.pool.take(Simulator))
     package = simulator.env
     assert dict(package.tasks) == {kind: name for kind, (name, _) in KINDS.items()}
     for _, (name, count) in KINDS.items():
@@ -238,3 +240,35 @@ def test_a_third_session_waits_for_one_of_two_processes(env: ScienceWorld):
         await env.close((await third).state)
 
     asyncio.run(go())
+
+
+def test_a_second_close_hands_back_nothing_and_a_closed_session_takes_no_step(env: ScienceWorld):
+    async def go() -> None:
+        task = task_of(env, "4-1")
+        first = await env.reset(task, 0)
+        await env.close(first.state)
+        await env.close(first.state)
+        one, two = await env.reset(task, 0), await env.reset(task, 0)
+        await env.close(first.state)
+        assert one.state.simulator is not two.state.simulator
+        with pytest.raises(ValueError, match="session is closed; call reset"):
+            await env.step(first.state, "look around")
+        await env.close(one.state)
+        await env.close(two.state)
+
+    asyncio.run(go())
+
+
+def test_what_agentgyms_server_shows_beside_the_observations(env: ScienceWorld):
+    async def play() -> None:
+        step = await env.reset(task_of(env, "7-1"), 0)
+        shown = {name: view(step.state) for name, view in env.views.items()}
+        assert "focus on OBJ" in shown["action_hint"]["possible_actions"]  # type: ignore[index]
+        assert "longest life span" in shown["task_description"]  # type: ignore[operator]
+        assert all(value for value in shown.values())
+        dumps(encode(shown))
+        await env.close(step.state)
+        with pytest.raises(ValueError, match="closed"):
+            env.views["goals"](step.state)
+
+    asyncio.run(play())

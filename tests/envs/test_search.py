@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from ludus.data.questions import Passage, Question
-from ludus.envs.deep_search import DeepSearch
-from ludus.envs.search import (
+from ludus.envs.corpus.deep_search import DeepSearch
+from ludus.envs.corpus.index import BM25, Dense, best, words
+from ludus.envs.corpus.search import (
     STOP,
     Desk,
     Form,
@@ -23,7 +24,6 @@ from ludus.envs.search import (
     normalised,
     parse,
 )
-from ludus.envs.search_index import BM25, Dense, best, words
 from ludus.envs.world import mixed, play
 from ludus.types import End, Explained, Step
 
@@ -263,6 +263,21 @@ def test_an_episode_in_plain_words():
         "wrong",
     ]
     assert steps[-1].reward == 0 and steps[-1].end is End.FAILED
+
+
+def test_titles_that_a_plain_action_cannot_say_are_read():
+    titles = ("Apple Inc.", "Dr.", "Dr", "A  B", "...")
+    shelf = Shelf(
+        BM25.over([Passage(str(i), title, f"page {i}") for i, title in enumerate(titles)])
+    )
+    plain = Desk(form="plain")
+    read = {
+        said: plain.step(plain.begin(ASKED).state, f"read {said}", shelf).observation
+        for said in ("Apple Inc.", "apple inc", "Dr", "A  B", "Apple")
+    }
+    assert list(read.values()) == ["page 0", "page 0", "page 2", "page 3", "no page Apple"]
+    assert [shelf.page(title) for title in titles] == [f"page {i}" for i in range(len(titles))]
+    assert shelf.page("Dr..") == "page 2"  # not this very one
 
 
 def test_pages_may_be_left_out():

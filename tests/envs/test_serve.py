@@ -15,10 +15,10 @@ import httpx
 import pytest
 from tests.serving import Clock, Counting, running
 
-from ludus.envs.grid import grid
-from ludus.envs.serve import app, loopback, server
-from ludus.envs.sessions import Limits
-from ludus.types import Explained
+from ludus.envs.service.serve import app, loopback, server
+from ludus.envs.service.sessions import Limits, Refused, Sessions
+from ludus.envs.small.grid import grid
+from ludus.types import Explained, Step, Task
 
 
 @pytest.fixture
@@ -116,6 +116,67 @@ def test_a_fork_goes_its_own_way(served):
     assert refused["status"] == 501 and refused["error"] == "not in the middle"
     assert call(client, step(id_))[0]["turn"] == 3  # still there
     assert call(client, {"call": "fork", "session": id_, "turn": 1})[0]["status"] == 409
+
+
+def test_a_fork_is_a_use_of_its_session():
+    clock = Clock()
+    with (
+        running(Counting(), limits=Limits(idle=600), clock=clock) as (url, _),
+        httpx.Client(base_url=url) as client,
+    ):
+        id_ = opened(client)
+        for _ in range(5):
+            clock.now += 400
+            assert call(client, {"call": "fork", "session": id_})[0]["status"] == 200
+
+
+def test_a_session_is_opened_on_the_task_that_was_meant_or_not_at_all(served):
+    client, _, sessions = served
+    (told,) = call(client, {"call": "reset", "index": 1, "task": "train-1"})
+    assert told["status"] == 200
+    (told,) = call(client, {"call": "reset", "index": 1, "task": "train-2"})
+    assert told["status"] == 409 and "'train-1', not 'train-2'" in told["error"]
+    assert len(sessions.open) == 1
+
+
+def test_an_answer_that_cannot_be_written_is_a_fault_and_no_silence():
+    class Huge(Counting):
+        async def step(self, state: Any, action: str) -> Step:
+            return replace(await super().step(state, action), info={"n": 10**5000})
+
+    with running(Huge()) as (url, made), httpx.Client(base_url=url) as client:
+        (told,) = call(client, step(opened(client)))
+        assert told["status"] == 500 and "ValueError" in told["error"]
+        assert made.state.sessions.in_flight == 0
+
+
+def test_a_world_without_its_data_is_not_served():
+    class Absent(Counting):
+        def tasks(self, split: str = "train") -> list[Task]:
+            raise Explained("no data here; type: fetch-data")
+
+    with pytest.raises(Explained, match="fetch-data"):
+        server(Absent())
+
+
+def test_what_is_busy_at_the_end_is_closed_too():
+    class Slow(Counting):
+        async def close(self, state: Any) -> None:
+            await asyncio.sleep(0.1)
+            await super().close(state)
+
+    async def play() -> None:
+        world = Slow()
+        sessions = Sessions(world, Limits())
+        told = await sessions.reset("train", 0, 0)
+        step = sessions.later(sessions.step(told["session"], "wait"))
+        await asyncio.sleep(0.05)
+        await sessions.close_all()
+        assert len(world.closed) == 1
+        with pytest.raises(Refused, match="closed during this call"):
+            await step
+
+    asyncio.run(play())
 
 
 def test_a_lone_surrogate_and_a_very_long_action_arrive(served):
@@ -223,7 +284,7 @@ def test_a_world_that_computes_for_ever_is_cut_in_a_process_of_its_own(tmp_path)
 
     (tmp_path / "program.py").write_text(
         "import sys\n"
-        "from ludus.envs.serve import Limits, serve\n"
+        "from ludus.envs.service.serve import Limits, serve\n"
         "from tests.serving import Counting\n"
         "class Loop(Counting):\n"
         "    async def step(self, state, action):\n"
@@ -410,6 +471,51 @@ def test_clients_of_webarena_and_searchqa_play_here(served):
         assert told["observation"] == "train-1 0"
 
 
+def test_a_number_never_comes_again_after_a_restart():
+    numbers = []
+    for _ in range(2):
+        with running(Counting()) as (url, _):
+            numbers.append(httpx.post(f"{url}/create").json()["id"])
+    assert (
+        numbers[0] != numbers[1] and max(numbers) < 1 << 53
+    )  # JSON's numbers are exact up to there
+
+
+def test_clients_of_maze_and_wordle_play_below_their_names():
+    with (
+        running(replace(Counting(), name="maze")) as (url, _),
+        httpx.Client(base_url=url) as client,
+    ):
+        id_ = client.post("/maze/create").json()["id"]
+        told = client.post("/maze/reset", json={"id": id_, "game": 2}).json()
+        assert told["observation"] == "train-2 0"
+        told = client.post("/maze/reset", json={"id": id_, "seed": 1}).json()
+        assert told["observation"] == "train-1 1"
+        assert client.post("/maze/step", json={"id": id_, "action": "on"}).json()["reward"] == 0.25
+        assert client.get(f"/maze/detail?id={id_}").json()["observation"] == "train-1 1 1"
+        assert client.get("/list_envs").json() == [id_]
+
+
+def test_what_a_world_shows_of_itself_is_a_route():
+    class Shown(Counting):
+        @property
+        def views(self) -> Any:
+            return {"count": lambda state: {"n": state[2]}, "broken": lambda state: 1 / 0}
+
+    world = Shown()
+    with running(world) as (url, made), httpx.Client(base_url=url) as client:
+        id_ = client.post("/create").json()["id"]
+        assert client.get(f"/count?id={id_}").status_code == 409  # no episode yet
+        client.post("/reset", json={"id": id_, "data_idx": 0})
+        client.post("/step", json={"id": id_, "action": "on"})
+        assert client.get(f"/count?id={id_}").json() == {"n": 1}
+        assert client.post("/count", json={"id": id_}).json() == {"n": 1}
+        broken = client.get(f"/broken?id={id_}")
+        assert broken.status_code == 500 and "ZeroDivisionError" in broken.json()["error"]
+        assert client.post("/step", json={"id": id_, "action": "on"}).status_code == 200
+        assert made.state.sessions.in_flight == 0
+
+
 def test_wrong_bodies_on_agentgyms_routes(served):
     client, _, _ = served
     id_ = client.post("/create").json()["id"]
@@ -454,7 +560,7 @@ def test_whatever_the_schema_allows_is_answered_as_it_says():
 
     made = app(Counting(), limits=Limits(deadline=1.0))
     operations = [*schemathesis.openapi.from_asgi("/openapi.json", made).get_all_operations()]
-    assert len(operations) == 11
+    assert len(operations) == 13
     for operation in operations:
 
         @given(case=operation.ok().as_strategy())

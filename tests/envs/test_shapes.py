@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from ludus.envs.shapes import (
+from ludus.envs.small.shapes import (
     BACKGROUND,
     COLOURS,
     KINDS,

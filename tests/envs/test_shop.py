@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from ludus.envs.guard import EnvFault, Guarded
-from ludus.envs.shop import (
+from ludus.envs.small.shop import (
     KINDS,
+    POLICY,
     STOP,
     Database,
     Order,
@@ -25,6 +26,7 @@ from ludus.envs.shop import (
     fewest_questions,
     use,
 )
+from ludus.envs.world import LONGEST
 from ludus.types import End, Step
 
 DATABASE = Database(
@@ -160,6 +162,22 @@ def test_a_transfer_ends_the_talk():
     assert (
         talk(begin(Wish("refused", "cancel", "Ann", "cup", "blue")), "call transfer")[0].reward == 1
     )
+
+
+def test_a_transfer_may_be_written_as_the_policy_writes_it():
+    line = next(line for line in POLICY.splitlines() if "transfer" in line)
+    assert talk(begin(CANCEL), line)[0].info["did"] == "transfer"
+    assert talk(begin(CANCEL), "call transfer 31")[0].info["did"] == "error"
+
+
+def test_what_counts_stands_at_the_end_of_a_long_message():
+    thought = "<think>" + "I should look. " * 100 + "</think>"
+    assert talk(begin(CANCEL), f"{thought}\ncall price hat")[0].observation == "shop: hat 25"
+    assert talk(begin(CANCEL), f"{thought}\nname?")[0].observation == "Ann"
+    early = f"call price hat\n{thought} done"
+    assert talk(begin(CANCEL), early)[0].info["did"] == "leave"
+    # The cut makes no line: here it is right in front of the word.
+    assert talk(begin(CANCEL), f"re{'call me'.ljust(LONGEST)}")[0].info["did"] == "ask"
 
 
 def test_required_outputs_must_be_said_to_the_customer():

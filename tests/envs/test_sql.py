@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ludus.envs.sql import (
+from ludus.envs.small.sql import (
     Judged,
     Limits,
     Query,

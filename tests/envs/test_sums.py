@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ludus.data.hints import leaks
-from ludus.envs.sums import State, Sums, given, in_words
+from ludus.envs.small.sums import State, Sums, given, in_words
 from ludus.envs.world import Game, mixed, play
 from ludus.rewards.forced_score import well_formed
 from ludus.types import End, Task

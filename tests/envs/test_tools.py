@@ -10,10 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ludus.envs.sandbox import Limits, Sandbox, SandboxMissing, require
-from ludus.envs.tool_formats import FORMATS, HERMES, LLAMA, MISTRAL, PYTHONIC, REACT, Format
-from ludus.envs.tools import LONGEST_ANSWER, Answer, Call, Malformed, Tool, answered
-from ludus.envs.with_tools import WithTools, numeric, program, shell
+from ludus.envs.tools.formats import (
+    FORMATS,
+    HERMES,
+    LLAMA,
+    LONGEST_MESSAGE,
+    MISTRAL,
+    PYTHONIC,
+    REACT,
+    Format,
+)
+from ludus.envs.tools.sandbox import Limits, Sandbox, SandboxMissing, require
+from ludus.envs.tools.tool import LONGEST_ANSWER, Answer, Call, Malformed, Tool, answered
+from ludus.envs.tools.with_tools import WithTools, numeric, program, shell
 from ludus.types import CannotFork, End, Env, Image, Message, Task
 
 
@@ -96,10 +105,34 @@ def test_only_time_running_out_is_raised():
         ask("breaks", how="late")
 
 
-def test_long_answers_are_cut():
-    tool = Tool("long", "", {}, lambda: "x" * 100_000)
+def test_long_answers_are_cut_in_the_middle():
+    tool = Tool("long", "", {}, lambda: "a" + "x" * 99_998 + "z")
     text = asyncio.run(answered([tool], Call("long"))).text
-    assert text.endswith("(96000 more characters)") and len(text) < LONGEST_ANSWER + 50
+    assert "... (96000 more characters) ..." in text and len(text) < LONGEST_ANSWER + 50
+    assert (text[0], text[-1]) == ("a", "z")
+
+
+def test_an_argument_is_not_given_twice():
+    answer = asyncio.run(answered(TOOLS, PYTHONIC.parse("[add(1, a=2)]").calls[0]))
+    assert answer == Answer("error: add: a is given twice, by its place and by its name", False)
+    assert asyncio.run(answered(TOOLS, PYTHONIC.parse("[add(1, b=2)]").calls[0])).text == "3"
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"),
+    [
+        (Image(b"png"), Answer("", True, (Image(b"png"),))),
+        (("A hat:", Image(b"png"), "red"), Answer("A hat:\nred", True, (Image(b"png"),))),
+        (("a", 1), Answer('["a", 1]', True)),
+        ((1, Image(b"png")), None),
+    ],
+)
+def test_pictures_are_passed_on(given: Any, answer: Answer | None):
+    got = asyncio.run(answered([Tool("show", "", {}, lambda: given)], Call("show")))
+    if answer is None:
+        assert not got.ok and "nothing but text and pictures" in got.text
+    else:
+        assert got == answer
 
 
 ADD = Call("add", {"a": 1, "b": 2})
@@ -152,6 +185,18 @@ def test_calls_are_read(form: Format, message: str, text: str, calls: list[Call]
     assert list(parsed.calls) == calls and parsed.text == text
 
 
+@pytest.mark.parametrize(("form", "message", "text", "calls"), WRITTEN)
+def test_behind_long_thoughts_calls_and_answers_are_read(
+    form: Format, message: str, text: str, calls: list[Call]
+):
+    thought = "<think>" + "I wonder about {7}. " * 1500 + "</think>\n"
+    alone = form is LLAMA or (form is PYTHONIC and "```" not in message)
+    assert list(form.parse(thought + message).calls) == ([] if alone else calls)
+    parsed = form.parse(thought + "Final Answer: 42")
+    assert not parsed.calls and parsed.text.endswith("Final Answer: 42")
+    assert not form.parse("x" * 10 + '{"name": "add"}'.ljust(LONGEST_MESSAGE)).calls
+
+
 def test_an_argument_without_a_name_is_the_first():
     call = REACT.parse("Action: look[cats]").calls[0]
     assert '"query": "cats"' in asyncio.run(answered(TOOLS, call)).text
@@ -187,6 +232,16 @@ BROKEN: list[tuple[Format, str]] = [
     (PYTHONIC, "[add(a=1), 3, b()]"),
     (PYTHONIC, "add(1, 2)"),
     (PYTHONIC, "add(**{})"),
+    (PYTHONIC, "add(a=1, a=2)"),
+    (PYTHONIC, f"a{'.a' * 400}()"),
+    (PYTHONIC, f"a{'()' * 400}"),
+    (REACT, f"Action: a{'.a' * 400}()"),
+    (HERMES, f'<tool_call>{{"name": "add", "arguments": {{"a": "{"x" * 30_000}"}}}}</tool_call>'),
+    (LLAMA, f'{{"name": "add", "parameters": {{"a": "{"x" * 30_000}"}}}}'),
+    (LLAMA, f'{{"name": "add", "parameters": {{"a": "{"x" * 9}"}}}};{{' + " " * 30_000),
+    (MISTRAL, f'[TOOL_CALLS][{{"name": "add", "arguments": {{"a": "{"x" * 30_000}"}}}}]'),
+    (REACT, f"Action: look\nAction Input: {'x' * 30_000}"),
+    (PYTHONIC, f"[add(a='{'x' * 30_000}')]"),
     (PYTHONIC, f"add(a={'(' * 9000}1{')' * 9000})"),
     (PYTHONIC, f"add(a={'-' * 15000}1)"),
     (PYTHONIC, "add(a='\x00')"),
@@ -275,6 +330,12 @@ def test_rewards_may_be_async_and_pictures_are_kept():
     assert opening.observation == ("Look: ", Image(b"png")) and end.end is End.SOLVED
 
 
+def test_pictures_of_tools_are_seen_behind_the_text():
+    show = Tool("show", "", {}, lambda: ("a hat", Image(b"png")))
+    step = played(env([show, TOOLS[0]]), called("show") + called("add", a=1))[-1]
+    assert step.observation == ("a hat\n2", Image(b"png"))
+
+
 def test_what_it_refuses():
     with pytest.raises(ValueError, match="each name to one tool"):
         env([TOOLS[0], TOOLS[0]])
@@ -296,8 +357,10 @@ def test_programs_as_tools():
         called("python", code="print(6 * 7)"),
         called("python", code="1 / 0"),
         called("shell", script="echo hi; cat /etc/shadow; exit 3"),
+        called("python", code="print('x' * 5000); 1 / 0"),
     )
     assert steps[1].observation == "42"
     assert "ZeroDivisionError" in steps[2].observation and "[exit 1]" in steps[2].observation
     assert "hi" in steps[3].observation and steps[3].observation.endswith("[exit 3]")
+    assert "ZeroDivisionError" in steps[4].observation
     assert not any(step.end for step in steps)

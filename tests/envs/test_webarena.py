@@ -12,14 +12,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from ludus.envs.browser import Chromium, Window
-from ludus.envs.page import only, told
-from ludus.envs.sites import fresh
-from ludus.envs.sites.server import COOKIE, Server
-from ludus.envs.sites.web import content
-from ludus.envs.webarena import SITES, WebArena, addresses, read_tasks
+from ludus.envs.web.browser import BrowserLost, Chromium, Window
+from ludus.envs.web.page import only, told
+from ludus.envs.web.sites import fresh
+from ludus.envs.web.sites.server import COOKIE, Server
+from ludus.envs.web.sites.web import content
+from ludus.envs.web.webarena import (
+    SITES,
+    WebArena,
+    addresses,
+    helpers_at,
+    only_on,
+    read_tasks,
+    with_addresses,
+)
 from ludus.rewards.webarena import (
     content_match,
     exact_match,
@@ -143,6 +152,9 @@ def test_helpers_are_read_and_never_evaluated():
     assert helper_call("func:role(__page__, 'primer')", "") == ("role", ["__page__", "primer"])
     url = "http://reddit.test/f/books/59421/x"
     assert helper_call("func:reddit_get_post_url('__last_url__')", url)[1] == [url]
+    url_of = "func:reddit_get_post_url('__last_url__')"
+    for odd in ("http://h.test/f/it's/1", "http://h.test/f/a','b", "http://h.test/\\"):
+        assert helper_call(url_of, odd)[1] == [odd]
     for evil in (
         "func:__import__('os').system('true')",
         "func:role(open('/etc/passwd'))",
@@ -192,7 +204,7 @@ def test_addresses_take_the_place_of_names(tmp_path: Path):
     rules = {"eval_types": ["url_match"], "reference_url": "__SHOPPING__/cart"}
     path = file_of(tmp_path, item(3, rules, start_url="__SHOPPING__ |AND| __MAP__"))
     sites = addresses({"SHOPPING": "http://shop.test/", "MAP": "http://map.test", "OTHER": "x"})
-    (read,) = read_tasks(path, sites)
+    (read,) = with_addresses(read_tasks(path), sites)
     assert read["start_url"] == "http://shop.test |AND| http://map.test"
     assert read["eval"]["reference_url"] == "http://shop.test/cart"
 
@@ -206,23 +218,91 @@ def test_what_is_missing_is_said(tmp_path: Path):
     fuzzy = {"eval_types": ["string_match"], "reference_answers": {"fuzzy_match": ["a"]}}
     with pytest.raises(Explained, match="1 of 1 tasks, such as 7, are judged by fuzzy_match"):
         WebArena(file_of(tmp_path, item(7, fuzzy)), sites={"SHOPPING": "http://shop.test"})
+    path = file_of(tmp_path, item(1, {}), item(2, {}))
+    with pytest.raises(Explained, match=r"no .*shopping_state\.json \(2 tasks\); make it"):
+        WebArena(path, {"SHOPPING": "http://s.test"}, auth=tmp_path)
     (tmp_path / "wrong.json").write_text('[{"task_id": 1}]')
     with pytest.raises(Explained, match="has no intent, start_url"):
         WebArena(tmp_path / "wrong.json", sites={})
     (tmp_path / "wrong.json").write_text("no json")
     with pytest.raises(Explained, match="is no JSON"):
         WebArena(tmp_path / "wrong.json", sites={})
-    world = WebArena(file_of(tmp_path, item(1, {})), {"SHOPPING": "http://s.test"}, auth=tmp_path)
+    path = file_of(tmp_path, item(1, {}, require_login=False))
+    world = WebArena(path, {"SHOPPING": "http://s.test"})
     task = (*world.tasks("train"), *world.tasks("test"))[0]
-    with pytest.raises(Explained, match=r"no .*shopping_state\.json; make it"):
-        asyncio.run(world.reset(task, 0))
     with pytest.raises(ValueError, match="take tasks from"):
         asyncio.run(world.reset(replace(task, extras={"task_id": 9}), 0))
 
 
+def test_the_tasks_of_some_sites_alone_get_their_addresses_too(tmp_path: Path):
+    alone = item(1, {}, require_login=False)
+    both = item(2, {}, sites=["shopping", "map"], start_url="__SHOPPING__ |AND| __MAP__")
+    path = file_of(tmp_path, alone, both, item(3, {"reference_url": "__MAP__"}))
+    world = WebArena(only_on(path, ("shopping",)), {"SHOPPING": "http://shop.test"})
+    assert {number: each["start_url"] for number, each in world.items.items()} == {
+        1: "http://shop.test"
+    }
+    moved = replace(world, sites={"SHOPPING": "http://other.test"})
+    assert moved.items[1]["start_url"] == "http://other.test"
+
+
+def called(call: str) -> dict[str, Any]:
+    """A task that is judged by what a helper gives."""
+    target = {"url": "last", "locator": call, "required_contents": {"exact_match": "Ann"}}
+    return item(1, {"eval_types": ["program_html"], "program_html": [target]}, require_login=False)
+
+
+def test_helpers_and_the_token_of_the_shop_are_missed_before_the_first_task(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.delenv("SHOPPING_TOKEN", raising=False)
+    sites = {"SHOPPING": "http://shop.test"}
+    author = "func:shopping_get_sku_latest_review_author('B1')"
+    with pytest.raises(Explained, match="set SHOPPING_TOKEN"):
+        WebArena([called(author)], sites)
+    with pytest.raises(Explained, match="no helper 'who'"):
+        WebArena([called("func:who()")], sites)
+
+    async def who(window: Window, *values: str) -> str:
+        return "Ann"
+
+    WebArena([called(author)], sites, helpers={"shopping_get_sku_latest_review_author": who})
+    monkeypatch.setenv("SHOPPING_TOKEN", "secret")
+    WebArena([called(author)], sites)
+
+
+def test_the_shop_that_is_asked_is_the_one_of_the_sites(monkeypatch: pytest.MonkeyPatch):
+    asked: list[tuple[str, str]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append((str(request.url), request.headers["Authorization"]))
+        order, review = {"increment_id": "0007"}, {"nickname": "Ann", "ratings": [{"percent": 80}]}
+        return httpx.Response(
+            200, json=[review] if "reviews" in str(request.url) else {"items": [order]}
+        )
+
+    client, transport = httpx.AsyncClient, httpx.MockTransport(answer)
+    monkeypatch.setattr(httpx, "AsyncClient", lambda **more: client(transport=transport, **more))
+    monkeypatch.setenv("SHOPPING", "http://elsewhere.test")
+    monkeypatch.setenv("SHOPPING_TOKEN", "secret")
+    helpers: Any = helpers_at({"SHOPPING": "http://shop.test"})
+
+    async def all_three() -> list[str]:
+        return [
+            await helpers["shopping_get_latest_order_url"](None),
+            await helpers["shopping_get_sku_latest_review_author"](None, "B1"),
+            await helpers["shopping_get_sku_latest_review_rating"](None, "B1"),
+        ]
+
+    order = "http://shop.test/sales/order/view/order_id/7/"
+    assert asyncio.run(all_three()) == [order, "Ann", "80"]
+    assert all(url.startswith("http://shop.test/rest/V1/") for url, _ in asked)
+    assert {token for _, token in asked} == {"Bearer secret"}
+
+
 def test_no_template_is_in_both_splits():
-    items = [item(n, {}, intent_template_id=n // 5) for n in range(200)]
-    world = WebArena(items, sites={})
+    items = [item(n, {}, intent_template_id=n // 5, require_login=False) for n in range(200)]
+    world = WebArena(items, sites={"SHOPPING": "http://shop.test"})
     templates = {
         split: {
             world.items[task.extras["task_id"]]["intent_template_id"] for task in world.tasks(split)
@@ -343,6 +423,38 @@ def test_a_task_is_played_and_judged_by_answer_address_and_page(chromium: Chromi
 
     asyncio.run(played())
     assert content(server.data(session))["account"] == [("Oz",)]
+
+
+def test_a_page_that_cannot_be_judged_by_ends_as_lost_and_not_as_a_bad_action(
+    chromium: Chromium, shop: Any
+):
+    server, _, folder = shop
+    target = {
+        "url": "http://127.0.0.1:1/orders",
+        "locator": "",
+        "required_contents": {"must_include": ["a"]},
+    }
+    path = file_of(folder, item(6, {"eval_types": ["program_html"], "program_html": [target]}))
+    world = WebArena(path, {"SHOPPING": f"{server.url}/shop"}, auth=folder, chromium=chromium)
+    with pytest.raises(BrowserLost, match="orders, which the task is judged by"):
+        asyncio.run(stopped(world, 6, []))
+
+
+def test_a_policy_reads_no_file_of_this_machine(chromium: Chromium, shop: Any):
+    server, _, folder = shop
+    path = file_of(folder, item(8, {}))
+    world = WebArena(path, {"SHOPPING": f"{server.url}/shop"}, auth=folder, chromium=chromium)
+
+    async def seen() -> None:
+        step = await world.reset((*world.tasks("train"), *world.tasks("test"))[0], 0)
+        first = str(step.observation)
+        for address in (path.as_uri(), str(path), f"view-source:{path.as_uri()}"):
+            step = await world.step(step.state, f"goto [{address}]")
+            assert str(step.observation) == f"this address cannot be reached\n{first}"
+            assert not step.info["valid"]
+        await world.close(step.state)
+
+    asyncio.run(seen())
 
 
 def test_what_a_policy_sees(chromium: Chromium, shop: Any):

@@ -11,12 +11,13 @@ import httpx
 import numpy as np
 import pytest
 
-from ludus.envs.browser import Chromium
-from ludus.envs.page import Misread, parse, told
-from ludus.envs.sites import KINDS, SITES, fresh, visit
-from ludus.envs.sites.server import COOKIE, LARGEST, Server
-from ludus.envs.sites.web import Ask, content, opened
-from ludus.envs.websites import Visit, Websites, solved
+from ludus.envs.web import plain_browser
+from ludus.envs.web.browser import Chromium
+from ludus.envs.web.page import Misread, Node, parse, told
+from ludus.envs.web.sites import KINDS, SITES, fresh, visit
+from ludus.envs.web.sites.server import COOKIE, LARGEST, Server
+from ludus.envs.web.sites.web import Ask, content, opened, written
+from ludus.envs.web.websites import Visit, Websites, solved
 from ludus.envs.world import mixed, play
 from ludus.types import CannotFork, End, Image, Key, Message, Step
 
@@ -194,6 +195,8 @@ def test_a_field_without_enter_waits_for_its_button():
 @pytest.mark.parametrize(
     "text, told_",
     [
+        ("press [é]", "no such key"),
+        ("press [a]", "only Enter can be pressed here"),
         ("I would click it", "no such action"),
         ("click 3", "write click"),
         ("click [three]", "write click"),
@@ -220,6 +223,10 @@ def test_an_action_that_cannot_be_done_says_why_and_does_nothing(text: str, told
         ("type [3] [red hat]", ("type", 3, "red hat", True)),
         ("type [3] [red hat] [0]", ("type", 3, "red hat", False)),
         ("type [3] [a [b] c] [press_enter_after=1]", ("type", 3, "a [b] c", True)),
+        ("I ran ```print(1)``` first.\nAction: click [12]", ("click", 12, "", True)),
+        ("```\nAction: click [12]\n``` is what I do", ("click", 12, "", True)),
+        ("Action: ```click [12]```", ("click", 12, "", True)),
+        (f"```{'y = 1 ' * 700}``` so ```click [12]```", ("click", 12, "", True)),
         ("scroll [direction=down]", ("scroll", 0, "down", True)),
         ("scroll [up]", ("scroll", 0, "up", True)),
         ("stop", ("stop", 0, "", True)),
@@ -230,6 +237,32 @@ def test_an_action_that_cannot_be_done_says_why_and_does_nothing(text: str, told
 def test_actions_are_read_as_webarena_writes_them(text: str, wanted: tuple[object, ...]):
     act = parse(text)
     assert (act.verb, act.number, act.text, act.enter) == wanted
+
+
+def tree_of(*children: Node) -> list[str]:
+    page = Node("RootWebArea", "1 Card", children=children)
+    return [line.partition("] ")[2] for line in told(page, "tree").lines[1:]]
+
+
+def test_a_tree_leaves_out_a_text_only_where_a_name_says_it():
+    texts = [Node("StaticText", each) for each in ("6", "2", "12", "1", "2", "Text")]
+    assert tree_of(*texts) == [f"StaticText '{each.name}'" for each in texts]
+    two = (Node("StaticText", "red"), Node("strong", children=(Node("StaticText", "hat"),)))
+    assert tree_of(Node("link", "red hat", children=two)) == ["link 'red hat'"]
+    beside = (Node("checkbox", "one"), Node("StaticText", "one"), Node("StaticText", "on"))
+    assert tree_of(*beside) == ["checkbox 'one'", "StaticText 'on'"]
+
+
+def test_a_search_with_signs_keeps_them_on_its_other_pages():
+    data = database(size=24)
+    for sign in ("&", "+", "%", "#"):
+        data = written(data, [("update products set name = ? || name", (f"a{sign}b ",))])
+        first = visit(data, Ask("GET", "/shop", {"q": f"a{sign}b"}))[0].html
+        there = plain_browser.read(first).elements.values()
+        more = next(each for each in there if (each.tag, each.text) == ("a", "next"))
+        path, fields = plain_browser.split(more.attributes["href"])
+        assert (path, fields["q"]) == ("/shop", f"a{sign}b")
+        assert "previous" in visit(data, Ask("GET", path, fields))[0].html
 
 
 def test_two_actions_are_none():
@@ -347,6 +380,55 @@ def test_both_readers_agree_on_what_else_can_be_done(chromium: Chromium):
                 )
                 assert one.observation == other.observation, action
                 assert one.info["valid"] == other.info["valid"]
+        finally:
+            await real.close(other.state)
+
+    asyncio.run(compared())
+
+
+WAYS = {
+    "a link to the page one is on": ["click [1]", "click [1]", "go_back", "go_forward"],
+    "a goto to it": ["goto [/shop/cart]", "goto [/shop/cart]", "go_back", "go_back"],
+    "what is ahead stays": ["goto [/shop/cart]", "go_back", "goto [/shop]", "go_forward"],
+    "a form that leads back": ["goto [/shop/account]", "type [5] [Oz] [1]", "go_back", "go_back"],
+    "the same search": ["type [5] [red] [1]", "type [5] [red] [1]", "go_back", "go_back"],
+    "spellings": [
+        "goto [/forum/thread/%31]",
+        "goto [/forum/x/../profile]",
+        "goto [/forum/%2e%2e/shop/acc%6funt#there]",
+        "goto [/../shop/./account]",
+        "go_back",
+        "goto [/shop?q=r%65d&x]",
+        "goto [/x/%25%31 é]",
+        "goto [/..//shop]",
+    ],
+    "long texts": ["goto [/shop/account]", f"type [5] [{'🙂' * 29}a🙂b] [0]"],
+    "keys": [
+        "goto [/shop/account]",
+        "click [5]",
+        "press [a]",
+        "press [é]",
+        "press [Control+a]",
+        "press [Tab]",
+        "press [Enter]",
+    ],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_both_readers_agree_off_the_way_of_the_solver(way: str, chromium: Chromium):
+    real = replace(WORLD, browser=True, chromium=chromium)
+    task = WORLD.tasks("test")[list(KINDS).index("shop price")]
+
+    async def compared() -> None:
+        one, other = await WORLD.reset(task, 0), await real.reset(task, 0)
+        try:
+            for action in WAYS[way]:
+                one = await WORLD.step(one.state, action)
+                other = await real.step(other.state, action)
+                assert one.observation == other.observation, action
+                assert one.info == other.info
+                assert one.state.sight.url == other.state.sight.url
         finally:
             await real.close(other.state)
 

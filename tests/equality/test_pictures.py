@@ -30,7 +30,7 @@ from ludus.engines.local.model import CausalModel, load
 from ludus.engines.local.packed import policy
 from ludus.engines.local.pictures import Tower
 from ludus.engines.local.sampler import LocalSampler
-from ludus.envs.shapes import Shapes, drawn
+from ludus.envs.small.shapes import Shapes, drawn
 from ludus.models import tiny
 from ludus.models.shapes_base import ShapesBase
 from ludus.rollouts.agent_loop import AgentLoop

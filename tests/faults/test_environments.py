@@ -16,8 +16,9 @@ from ludus.curricula.horizon import fixed
 from ludus.data.batch import make_batch
 from ludus.losses.clipped import clipped_ratio
 from ludus.rollouts.agent_loop import AgentLoop
-from ludus.train.loop import AllLost, collect, judged, summary
+from ludus.train.collect import AllLost, Collector, judged
 from ludus.train.recipe import Recipe
+from ludus.train.summary import summary
 from ludus.types import End, Group, Key, Message, Request, Sampling, Step, Task
 
 LOOP = AgentLoop(Sampling(max_tokens=4))
@@ -103,7 +104,7 @@ def collected(world: Any) -> list[Group]:
     """What a step samples of one task with two answers."""
     recipe = Recipe(env=world, strategy=LOOP, credit=GRPO(), loss=clipped_ratio, horizon=fixed(3))
     requests = [Request(Task("t"), 2, 3)]
-    return collect(recipe, engine(), None, requests, 3, Key(0), lambda rollout: None, 1)[1]
+    return Collector(recipe, engine(), step=1, turns=3).collect(None, requests, Key(0))[1]
 
 
 def test_a_step_that_was_lost_as_a_whole_is_collected_once_more_and_all_of_it_counted() -> None:

@@ -15,10 +15,10 @@ from tests.serving import Counting, running
 
 from ludus.benches import faults, flaky
 from ludus.envs.faulty import Faulty
-from ludus.envs.grid import grid
 from ludus.envs.guard import EnvFault, Guarded
-from ludus.envs.remote import Remote
-from ludus.envs.sessions import Limits
+from ludus.envs.service.remote import Remote
+from ludus.envs.service.sessions import Limits
+from ludus.envs.small.grid import grid
 from ludus.models import tiny
 from ludus.types import CannotFork, End, Group, Rollout, Step, Task
 

@@ -18,7 +18,7 @@ from ludus.train.folder import RunFolder
 RECIPE = """
 from ludus.advantages.credit import GAE
 from ludus.curricula.horizon import staged
-from ludus.envs.books import generated
+from ludus.envs.games.books import generated
 from ludus.losses.clipped import clipped_ratio
 from ludus.losses.kl import k3
 from ludus.losses.objective import KL

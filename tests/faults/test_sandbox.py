@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from ludus.envs import sandbox
-from ludus.envs.sandbox import Cause, Graded, Limits, Result, Sandbox, SandboxMissing, require
+from ludus.envs.tools import sandbox
+from ludus.envs.tools.sandbox import Cause, Graded, Limits, Result, Sandbox, SandboxMissing, require
 
 try:
     require()
@@ -89,6 +89,18 @@ PROGRAMS = [
         "except RuntimeError: print('no more', threading.active_count() < 13, flush=True); os._exit(0)",
         says="no more True",
     ),
+    Hostile(
+        "children whose times nobody collects",
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "while True:\n"
+        "  pid = os.fork()\n"
+        "  while pid == 0 and time.process_time() < 0.2: pass\n"
+        "  if pid == 0: os._exit(0)\n"
+        "  try: os.wait()\n"
+        "  except ChildProcessError: pass",
+        CPU,
+    ),
+    Hostile("asynchronous input", "denied(libc.syscall, 206 if os.uname().machine == 'x86_64' else 0, 100, ctypes.byref(ctypes.c_ulong(0)))", says="denied"),
     Hostile("processor by children", "[os.fork() for _ in range(3)]\nwhile True: pass", CPU),
     Hostile("busy loop", "while True: pass", CPU),
     Hostile(
@@ -163,6 +175,20 @@ PROGRAMS = [
         "fails(lambda: [open(f'/dev/shm/{n}', 'wb').write(bytes(1 << 20)) for n in range(9)])",
         says="fails",
     ),
+    Hostile(
+        "shared memory without a file",
+        "import mmap\nfails(mmap.mmap, -1, 1 << 20)\nfails(os.open, '/dev/zero', os.O_RDWR)\n"
+        "libc.mmap.restype = ctypes.c_long\ndenied(libc.mmap, None, 1 << 20, 3, 0x8000 | 0x21, -1, 0)",
+        says="denied",
+    ),
+    Hostile("memory in buffers of TCP", "fails(socket.create_server, ('127.0.0.1', 0))\nfails(socket.socket, socket.AF_INET6)", says="fails"),
+    Hostile(
+        "memory in buffers of local sockets",
+        "fails(socket.socket, socket.AF_UNIX)\n"
+        "fails(socket.socketpair, socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+        "fails(socket.socketpair()[0].setsockopt, socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)",
+        says="fails",
+    ),
     Hostile("locked memory", "denied(libc.mlockall, 3)", says="denied"),
     Hostile(
         "infinite recursion",
@@ -198,6 +224,7 @@ PROGRAMS = [
     Hostile("sparse file", "open('x', 'w').close()\nfails(os.truncate, 'x', 1 << 40)", says="too large"),
     Hostile("a million files", "n = 0\nwhile True: open(str(n), 'w').close(); n += 1", Cause.FILES),
     Hostile("deep directories", "while True: os.mkdir('d'); os.chdir('d')", Cause.FILES),
+    Hostile("a million files in shared memory", "n = 0\nwhile True: os.mknod(f'/dev/shm/{n}'); n += 1", Cause.FILES),
     Hostile("long name", "fails(open, 'n' * 300, 'w')", says="too long"),
     Hostile("open files", "x = []\nfails(lambda: [x.append(os.open('/dev/null', 0)) for _ in range(99)])", says="Too many"),
     Hostile("symbolic links out", "os.symlink('/etc/shadow', 's'); fails(open, 's')\nos.symlink('../../../../OUTSIDE', 't'); fails(open, 't')", says="fails"),
@@ -239,7 +266,7 @@ PROGRAMS = [
     Hostile("reaches the world", "fails(socket.create_connection, ('1.1.1.1', 53), 1)\nfails(socket.getaddrinfo, 'example.org', 80)", says="fails"),
     Hostile("raw sockets", "fails(socket.socket, socket.AF_INET, socket.SOCK_RAW, 1)\nfails(socket.socket, socket.AF_PACKET, socket.SOCK_RAW)", says="fails"),
     Hostile("sockets past the namespace", "fails(socket.socket, 40, socket.SOCK_STREAM)\nfails(socket.socket, socket.AF_NETLINK, socket.SOCK_RAW)", says="fails"),
-    Hostile("abstract sockets of the host", "s = socket.socket(socket.AF_UNIX)\nfails(s.connect, '\\0ludus-MARK')", says="fails"),
+    Hostile("abstract sockets of the host", "def call():\n  with socket.socket(socket.AF_UNIX) as s: s.connect('\\0ludus-MARK')\nfails(call)", says="fails"),
     # ---- Python's own doors
     Hostile("forged module", "open('json.py', 'w').write('print(\"ESCAPED\")')\nimport json", says=""),
     Hostile("sitecustomize", "open('sitecustomize.py', 'w').write('print(\"forged\")')\nprint(subprocess.run([sys.executable, '-I', '-c', '1'], capture_output=True, text=True, env={'PYTHONPATH': '/tmp'}).stdout == '')", says="True"),
@@ -247,6 +274,7 @@ PROGRAMS = [
     Hostile("crash", "ctypes.string_at(0)"),
     Hostile("pickle", "import pickle\nclass P:\n  def __reduce__(self): return (os.system, ('cat OUTSIDE && echo ESCAPED',))\npickle.loads(pickle.dumps(P()))"),
     Hostile("exit code of a signal", "os._exit(137)"),
+    Hostile("exit code of the processor limit", "os._exit(128 + signal.SIGXCPU)"),
 ]  # fmt: skip
 
 
@@ -376,6 +404,31 @@ def test_a_forged_verdict_is_a_failure(solution: str):
 def test_a_broken_grader_gives_no_verdict():
     result = graded("def add(a, b): return 3", "1 / 0")
     assert result.verdict is None and "ZeroDivisionError" in result.grader.stderr
+
+
+def test_an_answer_that_breaks_the_grader_is_a_failure():
+    result = graded("def add(a, b): return None", "assert len(call('add', 1, 2)) == 2")
+    assert result.verdict == "fail" and "TypeError" in result.grader.stderr
+
+
+def test_honest_programs_of_several_processes_run():
+    source = """
+import asyncio, multiprocessing
+
+def square(n):
+    with total.get_lock():
+        total.value += n * n
+
+async def said():
+    return (await (await asyncio.create_subprocess_exec("echo", "ok", stdout=-1)).communicate())[0]
+
+total = multiprocessing.Value("i", 0)
+with multiprocessing.Pool(2) as pool:
+    pool.map(square, range(4))
+print(total.value, asyncio.run(said()), open("/dev/null").read())
+"""
+    result = asyncio.run(Sandbox(replace(LIMITS, cpu=4)).python(source))
+    assert result.ok and result.stdout == "14 b'ok\\n' \n", result
 
 
 def test_input_files_and_output():

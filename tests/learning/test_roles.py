@@ -16,7 +16,7 @@ from ludus.advantages.credit import DrGRPO
 from ludus.curricula.horizon import fixed
 from ludus.curricula.roles import Alternating, Fixed, Swapping
 from ludus.engines.local.build import Local, build
-from ludus.envs.books import generated
+from ludus.envs.games.books import generated
 from ludus.losses.clipped import clipped_ratio
 from ludus.rollouts.agent_loop import AgentLoop
 from ludus.train.loop import lessons, start, train

@@ -17,8 +17,8 @@ from ludus.advantages.relative import rloo
 from ludus.advantages.rloo_kl import RLOOThenKL
 from ludus.data.render import Renderer
 from ludus.engines.local.build import build
-from ludus.envs.critiques import Critiques, advised, mistaken, problem, shown, spelled
 from ludus.envs.guard import Guarded
+from ludus.envs.small.critiques import Critiques, advised, mistaken, problem, shown, spelled
 from ludus.models import tiny
 from ludus.models.actor_base import ActorBase, context
 from ludus.models.world_base import WorldBase

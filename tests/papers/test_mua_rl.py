@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ludus.advantages.relative import grpo
-from ludus.envs.shop import Database, Order, use
+from ludus.envs.small.shop import Database, Order, use
 from ludus.rewards.state_equality import all_said, digest
 
 

@@ -23,7 +23,7 @@ from ludus.engines.local.engine import LocalEngine
 from ludus.engines.local.learner import LocalLearner
 from ludus.engines.local.model import CausalModel
 from ludus.engines.local.sampler import LocalSampler
-from ludus.envs.pipelines import PAIRS, WORDS, Pipelines, run
+from ludus.envs.small.pipelines import PAIRS, WORDS, Pipelines, run
 from ludus.evals.tree_decoding import TreeDecoding, rank_correlation
 from ludus.losses.clipped import clipped_ratio
 from ludus.models import tiny

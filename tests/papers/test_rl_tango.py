@@ -23,8 +23,8 @@ from ludus.curricula.roles import Alternating
 from ludus.data.batch import make_batch
 from ludus.data.render import Renderer
 from ludus.engines.local.build import build
-from ludus.envs.chains import Chains, Proofs, State, judged, to_judge, worked_out, written
 from ludus.envs.guard import Guarded
+from ludus.envs.small.chains import Chains, Proofs, State, judged, to_judge, worked_out, written
 from ludus.evals.f1 import f1
 from ludus.models import tiny
 from ludus.rewards.step_verdicts import (

@@ -13,7 +13,7 @@ import torch
 
 from ludus.advantages.relative import grpo
 from ludus.curricula.within import Within
-from ludus.envs.shapes import FINE, Shapes, misread, written
+from ludus.envs.small.shapes import FINE, Shapes, misread, written
 from ludus.rewards.reflection import (
     FIRST_ATTEMPT,
     Counts,

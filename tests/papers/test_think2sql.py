@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ludus.envs.sql import database_of, run
+from ludus.envs.small.sql import database_of, run
 from ludus.rewards.sql import (
     arctic,
     bucketed,

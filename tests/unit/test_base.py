@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ludus.data.render import Renderer
-from ludus.envs.planner import reason
+from ludus.envs.games.planner import reason
 from ludus.models import base, tiny
 from ludus.models.base import Settings, Stage
 from ludus.recipes.agents import agentgym_rl
@@ -65,7 +65,7 @@ def test_its_texts_are_those_of_the_agent_loop() -> None:
     ]
     renderer = Renderer(tokenizer)
     task = world.tasks("train")[0]
-    from ludus.envs.textcraft import opening
+    from ludus.envs.games.textcraft import opening
 
     root = renderer.open([*task.prompt, Message("user", opening(state))])
     said = tokenizer(f"{lines}\nAction: {action}" + tiny.END, add_special_tokens=False)["input_ids"]
@@ -74,7 +74,7 @@ def test_its_texts_are_those_of_the_agent_loop() -> None:
 
 def test_no_evaluation_task_is_trained_on() -> None:
     """Books are drawn with seeds that no recipe uses; here: no book of the first steps is a held-out one."""
-    from ludus.envs.books import fingerprint
+    from ludus.envs.games.books import fingerprint
 
     world = agentgym_rl.recipe.env
     held = {fingerprint(world.start("test", i)) for i in range(256)}  # type: ignore[attr-defined]

@@ -35,7 +35,7 @@ from dataclasses import dataclass, replace
 from ludus.advantages.credit import GAE, GRPO, RLOO
 from ludus.advantages.pool import PoolBaseline
 from ludus.curricula.horizon import fixed
-from ludus.envs.forks import Forks
+from ludus.envs.small.forks import Forks
 from ludus.losses.clipped import clipped_ratio
 from ludus.models.tiny import Size
 from ludus.models.world_base import WorldBase

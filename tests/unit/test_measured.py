@@ -9,7 +9,7 @@ import pytest
 
 from ludus.advantages.credit import GRPO
 from ludus.curricula.horizon import fixed
-from ludus.envs.grid import grid
+from ludus.envs.small.grid import grid
 from ludus.losses.clipped import clipped_ratio
 from ludus.models import tiny
 from ludus.models.world_base import WorldBase

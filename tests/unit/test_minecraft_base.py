@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from ludus.envs import planner
-from ludus.envs.books import minecraft
-from ludus.envs.textcraft import act, opening
+from ludus.envs.games import planner
+from ludus.envs.games.books import minecraft
+from ludus.envs.games.textcraft import act, opening
 from ludus.models import base, minecraft_base, tiny
 from ludus.models.minecraft_base import DEEP, MIDDLE, Mix, Phase, Settings
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ludus.envs.sums import Sums
+from ludus.envs.small.sums import Sums
 from ludus.models import tiny
 from ludus.models.prior import Prior
 from ludus.models.world_base import WorldBase

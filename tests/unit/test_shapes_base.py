@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from ludus.engines.local.model import load
-from ludus.envs.grid import grid
-from ludus.envs.shapes import Shapes
+from ludus.envs.small.grid import grid
+from ludus.envs.small.shapes import Shapes
 from ludus.models import tiny
 from ludus.models.shapes_base import ShapesBase, within
 

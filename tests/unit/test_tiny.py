@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen3ForCausalLM
 
 from ludus.data.render import Renderer
-from ludus.envs.books import generated, minecraft_book
-from ludus.envs.textcraft import INSTRUCTION, inventory_text, opening
+from ludus.envs.games.books import generated, minecraft_book
+from ludus.envs.games.textcraft import INSTRUCTION, inventory_text, opening
 from ludus.models import tiny
 from ludus.types import Message
 

@@ -13,7 +13,7 @@ import torch
 from ludus.advantages.credit import Reinforce
 from ludus.curricula.horizon import fixed
 from ludus.engines.local.build import Local, build, open_model
-from ludus.envs.grid import grid
+from ludus.envs.small.grid import grid
 from ludus.losses.clipped import clipped_ratio
 from ludus.models import tiny
 from ludus.models.trained import Trained

@@ -14,12 +14,12 @@ from ludus.curricula.examples import EXAMPLE, Examples
 from ludus.curricula.ordered import Ordered
 from ludus.data.batch import make_batch
 from ludus.engines.local.engine import LocalEngine
-from ludus.envs.forks import Forks
+from ludus.envs.small.forks import Forks
 from ludus.envs.together import Together
 from ludus.rollouts.agent_loop import AgentLoop
 from ludus.rollouts.single_turn import SingleTurn
 from ludus.rollouts.with_examples import WithExamples
-from ludus.types import EXTERNAL, End, Key, Message, Request, Sampling, Task
+from ludus.types import EXTERNAL, CannotFork, End, Key, Message, Request, Sampling, Task
 
 WORLD = Forks(forks=2, fill=1, needed=(0, 1), train=8, test=8)
 KEY = Key(0)
@@ -115,6 +115,18 @@ def test_each_task_is_played_where_it_belongs() -> None:
         rights = [WORLD.rights(fork, place)[0] for fork in (0, 1)]
         half_right = WORLD.response([rights[0], (rights[1] + 1) % 4])
         assert asyncio.run(LADDER.step(first.state, half_right)).end is half
+
+
+def test_a_world_without_fork_says_so() -> None:
+    class Unforked:
+        name, words, expert, beginner = "rigid", WORLD.words, WORLD.expert, WORLD.beginner
+        tasks, reset, step = WORLD.tasks, WORLD.reset, WORLD.step
+
+    both = Together((WORLD, Unforked()))
+    state = asyncio.run(both.reset(WORLD.tasks("train")[0], 0)).state
+    assert asyncio.run(both.fork(state)) == state
+    with pytest.raises(CannotFork, match="rigid has no fork"):
+        asyncio.run(both.fork(replace(state, world="rigid")))
 
 
 def test_worlds_of_one_name_and_tasks_of_none() -> None:

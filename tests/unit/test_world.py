@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from ludus.envs.grid import corridor
+from ludus.envs.small.grid import corridor
 from ludus.envs.world import action_of, draw_for, listed, mixed, play, side
 from ludus.types import End, Key, Message
 

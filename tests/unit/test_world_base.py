@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ludus.engines.local.build import open_model
-from ludus.envs.grid import grid
+from ludus.envs.small.grid import grid
 from ludus.models import tiny
 from ludus.models.world_base import Stage, WorldBase
 

@@ -3,7 +3,7 @@
     ludus bench faults
     python -m ludus.benches.faults --seeds 5 --fails 0.2
 
-The same recipe, GRPO on a fork grammar (ludus.envs.forks), is trained on the world itself and on `Remote`, behind
+The same recipe, GRPO on a fork grammar (ludus.envs.small.forks), is trained on the world itself and on `Remote`, behind
 which `ludus env serve` serves `Faulty(world)`. The server is killed (SIGKILL) in the midst of a third and of two thirds
 of the steps, and started again. What is wanted: training finishes; every rollout is scored or lost to a cause that is
 counted; none that is lost enters any number that is learnt from; held-out success stays within noise.
@@ -32,7 +32,7 @@ from ludus.data.batch import make_batch
 from ludus.engines.local.build import build
 from ludus.engines.local.engine import LocalEngine
 from ludus.engines.local.sampler import LocalSampler
-from ludus.envs.remote import Remote
+from ludus.envs.service.remote import Remote
 from ludus.evals.metrics import Interval, success, t_interval
 from ludus.losses.clipped import clipped_ratio
 from ludus.models.world_base import WorldBase
@@ -213,7 +213,7 @@ def learnt(
     # `overlap=None`: a rollout that waits for the world holds up no other
     engine = LocalEngine(
         LocalSampler(machinery.model, machinery.renderer, rows=ROWS),
-        deadline=PATIENCE,
+        deadline=deadline,
         overlap=None,
     )
     test = held_out(flaky.world, made.evaluation.tasks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ludus.envs.faulty import Faulty
-from ludus.envs.forks import Forks
+from ludus.envs.small.forks import Forks
 
 world = Forks(forks=2, fill=0, needed=(0, 1), right=1)
 

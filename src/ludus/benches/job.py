@@ -15,9 +15,9 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from ludus.data.render import Renderer
-from ludus.envs import textcraft
-from ludus.envs.books import generated
-from ludus.envs.textcraft import TextCraft
+from ludus.envs.games import textcraft
+from ludus.envs.games.books import generated
+from ludus.envs.games.textcraft import TextCraft
 from ludus.models import tiny
 from ludus.types import Key, Message, Node, Step, Task
 

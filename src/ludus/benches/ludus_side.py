@@ -65,7 +65,8 @@ class Marked:
     """An engine that tells when it has collected."""
 
     def __init__(self, engine: LocalEngine, channel: Channel) -> None:
-        self.engine, self.channel, self.publish = engine, channel, engine.publish
+        self.engine, self.channel = engine, channel
+        self.publish, self.close = engine.publish, engine.close
 
     def collect(self, *asked: Any, **settings: Any) -> list[Group]:
         groups = self.engine.collect(*asked, **settings)

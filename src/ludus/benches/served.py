@@ -83,7 +83,8 @@ def served(world: str, *options: str) -> Iterator[Served]:
         made.wait()
         yield made
     finally:
-        made.running.terminate()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            made.running.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired, psutil.TimeoutExpired):
             made.running.wait(10)
         if made.running.poll() is None:

@@ -29,8 +29,8 @@ from ludus.benches.pace import Pace
 from ludus.benches.served import Served, served
 from ludus.benches.show import Target, console
 from ludus.envs.guard import Guarded
-from ludus.envs.remote import BATCH, Remote
-from ludus.envs.wire import dumps
+from ludus.envs.service.remote import BATCH, Remote
+from ludus.envs.service.wire import dumps
 from ludus.types import Env, Step
 
 WORLDS = {
@@ -112,7 +112,7 @@ def draw(costs: Mapping[str, Mapping[int, Mapping[str, Cost]]], file: Path) -> N
     """Steps a second over sessions: in process, and served (dashed)."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    figure = Figure(figsize=(8.5, 3.6), layout="constrained")
     axes = figure.subplots()
     for number, (world, by_sessions) in enumerate(costs.items()):
         for way, style in (("in process", "-"), ("served", "--")):
@@ -126,7 +126,7 @@ def draw(costs: Mapping[str, Mapping[int, Mapping[str, Cost]]], file: Path) -> N
     axes.minorticks_off()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.2)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ludus.data.pairs import Pair
 from ludus.data.render import Renderer
 from ludus.data.written import written
-from ludus.envs.praise import Praise
+from ludus.envs.small.praise import Praise
 from ludus.envs.world import one_of
 from ludus.types import Key
 

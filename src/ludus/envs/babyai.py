@@ -17,7 +17,7 @@ import contextlib
 import copy
 import io
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -416,6 +416,10 @@ class BabyAI:
             highlight=self.sight == "map", tile_size=self.tile, agent_pov=self.sight == "view"
         )
         return (f"{first}You carry {view.held or 'nothing'}.\n{actions}", png(frame))
+
+    @property
+    def views(self) -> Mapping[str, Callable[[State], object]]:
+        return {"render": lambda state: png(state.game.get_frame(tile_size=self.tile))}
 
     # ------------------------------------------------------------------------------------ players
 

@@ -214,26 +214,33 @@ class Examination:
             raise Unseen("every episode was over at its start")
         half = (len(whole) - 1) // 2
         step = await self.guarded.reset(task, 3)
-        branch: Any = None
+        branches: list[Any] = []  # one to go astray, one to do what the original does
         try:
             for action in actions[:half]:
                 step = await self.guarded.step(step.state, action)
             try:
-                branch = await self.guarded.fork(step.state)
+                for _ in range(2):
+                    branches.append(await self.guarded.fork(step.state))
             except CannotFork as refusal:
                 raise Noted(f"refuses: {refusal}") from refusal
-            branch = (await self.guarded.step(branch, "no such thing")).state
+            branches[0] = (await self.guarded.step(branches[0], "no such thing")).state
             for at, action in enumerate(actions[half:], half + 1):
                 step = await self.guarded.step(step.state, action)
                 if outline(step) != outline(whole[at]):
                     raise Wrong(
                         f"after a step of its copy, step {at} is {shown(step)}; {shown(whole[at])} without"
                     )
+            for at, action in enumerate(actions[half:], half + 1):
+                other = await self.guarded.step(branches[1], action)
+                branches[1] = other.state
+                if outline(other) != outline(whole[at]):
+                    raise Wrong(
+                        f"step {at} of a copy is {shown(other)}; {shown(whole[at])} in the original"
+                    )
         finally:
-            await self.guarded.close(step.state)
-            if branch is not None:
-                await self.guarded.close(branch)
-        return f"copied at step {half} of {len(whole) - 1}; the copy's step left the original alone"
+            for state in (step.state, *branches):
+                await self.guarded.close(state)
+        return f"copied at step {half} of {len(whole) - 1}; the copies left the original alone, and one went its way"
 
     async def ends(self) -> str:
         found: set[str] = set()

@@ -77,9 +77,11 @@ class Guarded:
         try:
             async with asyncio.timeout(self.deadline):
                 result = await sliced
-        except TimeoutError as error:
-            message = f"{self.name}.{what} took longer than its deadline of {self.deadline:g} s"
-            raise EnvFault(End.ENV_TIMED_OUT, message) from error
+        except (
+            TimeoutError
+        ) as error:  # of this guard, or with its own words of the world or its server
+            own = str(error) or f"took longer than its deadline of {self.deadline:g} s"
+            raise EnvFault(End.ENV_TIMED_OUT, f"{self.name}.{what}: {own}") from error
         except CannotFork:
             raise
         except Exception as error:  # whatever an environment raises is its own fault, not the run's

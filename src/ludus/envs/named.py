@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -23,7 +24,14 @@ from ludus.types import Env, Explained
 
 HERE = Path(__file__).parent
 METHODS = {"tasks", "reset", "step"}
-WRAPPERS = {"guard", "world", "remote", "agentgym", "named", "serve", "conformance", "wire"}
+WRAPPERS = {
+    "guard",
+    "world",
+    "named",
+    "conformance",
+    "processes",
+    "service",
+}  # files and folders without worlds
 
 
 class UnknownEnv(Explained, LookupError):
@@ -34,10 +42,13 @@ class UnknownEnv(Explained, LookupError):
 class Entry:
     """A world of the package.
 
-    wants  arguments that must be given with --set
+    name    `file:NAME`, with the folders of the file only where another file has its name
+    module  of Python
+    wants   arguments that must be given with --set
     """
 
     name: str
+    module: str
     title: str
     wants: tuple[str, ...]
 
@@ -48,7 +59,8 @@ def entries() -> tuple[Entry, ...]:
     trees = {
         ".".join(file.relative_to(HERE).with_suffix("").parts): ast.parse(file.read_text())
         for file in sorted(HERE.rglob("*.py"))
-        if file.stem not in WRAPPERS and file.stem != "__init__"
+        if not WRAPPERS & set(file.relative_to(HERE).with_suffix("").parts)
+        if file.stem != "__init__"
     }
     classes = {
         node.name
@@ -56,14 +68,30 @@ def entries() -> tuple[Entry, ...]:
         for node in tree.body
         if isinstance(node, ast.ClassDef) and _is_world(node)
     }
-    return tuple(
-        Entry(f"{module}:{node.name}", _title(node, tree), _wants(node))
+    worlds = {
+        module: [
+            node
+            for node in tree.body
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_")
+            if _is_world(node) or _makes(node, classes)
+        ]
         for module, tree in trees.items()
-        for node in tree.body
-        if isinstance(node, ast.ClassDef | ast.FunctionDef)
-        if not node.name.startswith("_")
-        if _is_world(node) or _makes(node, classes)
+    }
+    stems = Counter(_stem(module) for module, nodes in worlds.items() if nodes)
+    return tuple(
+        Entry(
+            f"{_stem(module) if stems[_stem(module)] == 1 else module}:{node.name}",
+            f"ludus.envs.{module}",
+            _title(node, trees[module]),
+            _wants(node),
+        )
+        for module, nodes in worlds.items()
+        for node in nodes
     )
+
+
+def _stem(module: str) -> str:
+    return module.rpartition(".")[2]
 
 
 def load(name: str, changes: Sequence[str] = ()) -> Env:
@@ -138,7 +166,7 @@ def _module(where: str, name: str) -> ModuleType:
         finally:
             sys.path.pop(0)
         return module
-    known = {entry.name.partition(":")[0] for entry in entries()}
+    known = {entry.name.partition(":")[0]: entry.module for entry in entries()}
     if where not in known:
         names = [entry.name for entry in entries()]
         near = get_close_matches(where, known, n=3, cutoff=0.4) or get_close_matches(name, names)
@@ -147,7 +175,7 @@ def _module(where: str, name: str) -> ModuleType:
             f"no environment is called {name!r}; {hint}`ludus env list` shows them all, "
             "and a file of your own is named FILE.py:NAME"
         )
-    return importlib.import_module(f"ludus.envs.{where}")
+    return importlib.import_module(known[where])
 
 
 def _of(module: ModuleType) -> list[str]:

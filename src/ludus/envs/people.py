@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-from ludus.envs import shop
+from ludus.envs.small import shop
 from ludus.types import Explained, Key, Message, Role, Sampler, Sampling
 
 R = TypeVar("R")
@@ -229,9 +229,12 @@ def keeps_to(sheet: Callable[[R], Sheet], asked: Callable[[str], set[str]]) -> C
                 if value.casefold() not in true and _names(reply, value):
                     return f"it says {value}, and that is not the {fact}"
         # The value of another fact in the place of the one that was asked for.
-        for fact in asked(said[-1][1]) if said else ():
-            named = [value for value in known.domains.get(fact, ()) if _names(reply, value)]
-            if named and known.facts.get(fact, "") not in named:
+        latest = asked(said[-1][1]) if said else set()
+        for fact in latest:
+            domain = set(known.domains.get(fact, ()))
+            named = sorted(value for value in domain if _names(reply, value))
+            alike = (each for each in latest if set(known.domains.get(each, ())) == domain)
+            if named and not any(known.facts.get(each, "") in named for each in alike):
                 return f"it says {named[0]} for the {fact}"
         return ""
 
@@ -297,7 +300,7 @@ def verdict_by(
 
 
 def customer(talk: Talk, retries: int = 2) -> Played[shop.Wish]:
-    """The customer of the shop (ludus.envs.shop): tells one thing when it is asked for, and leaves when all is done."""
+    """The customer of ludus.envs.small.shop: tells one thing when it is asked for, and leaves when all is done."""
     return Played(
         talk, _customer_brief, shop.one_thing_at_a_time, (_customer_check,), retries=retries
     )
@@ -328,7 +331,8 @@ def _customer_sheet(wish: shop.Wish) -> Sheet:
 
 
 def _customer_asked(text: str) -> set[str]:
-    return set(re.findall(r"[a-z]+", text.lower())) & set(shop.SLOTS)
+    one = re.sub(r"\bnew colou?rs?\b", "new", text.lower())
+    return set(re.findall(r"[a-z]+", one)) & set(shop.SLOTS)
 
 
 _facts_of_the_customer = keeps_to(_customer_sheet, _customer_asked)

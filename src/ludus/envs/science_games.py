@@ -8,19 +8,22 @@
 What was done before in a variation is answered from memory, since the simulator does the same again (forks in
 ludus.envs.scienceworld rely on that, too); what is new is played in a Java process that stands at this point or is
 brought there. So a session holds no process, a state is a plain value, and what repeats an earlier attempt is free.
+The newest `KEPT` answers are kept, about 100 MB.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from ludus.envs.processes import Pool
 from ludus.envs.scienceworld import (
     AGENTGYM,
     INSTRUCTION,
@@ -48,6 +51,7 @@ ROOMS = (
     "hallway",
 )
 WALKS = "teleport to LOC (any room; you then look around)"
+KEPT = 50_000  # answers and plans, of all copies of a world (`dataclasses.replace`) together
 SAMPLED = 64  # training tasks whose solutions give the words
 
 
@@ -67,13 +71,21 @@ class Position:
 class ScienceGames(ScienceWorld):
     """As ScienceWorld, made easy: doors are open, and one can teleport and then sees where one is.
 
-    kept  (name, variation, actions) -> answer, and (name, variation, "plan") -> the expert's actions
+    kept      (name, variation, simplifications, actions) -> answer, and
+              (name, variation, simplifications, "plan") -> the expert's actions
+    planning  the process that the expert and `words` ask; they are called inside a loop, which meanwhile hands back
+              none of the processes of `pool`
     """
 
     kinds: Sequence[str] = AGENTGYM
     pays: Literal["progress", "final", "success"] = "success"
     simplifications: str = "easy"
-    kept: dict[tuple[Any, ...], Any] = field(default_factory=dict, repr=False, compare=False)
+    kept: OrderedDict[tuple[Any, ...], Any] = field(
+        default_factory=OrderedDict, repr=False, compare=False
+    )
+    planning: Pool[Simulator] = field(
+        default_factory=lambda: Pool(most=1), repr=False, compare=False
+    )
     name: str = field(default="science_games", kw_only=True)
 
     def _task(self, kind: str, variation: int) -> Task:
@@ -106,23 +118,38 @@ class ScienceGames(ScienceWorld):
     async def close(self, state: Position) -> None:
         """Nothing to free."""
 
+    @property
+    def views(self) -> Mapping[str, Callable[[Any], object]]:
+        """None: what is answered from memory has no process to ask."""
+        return {}
+
     async def _answer(self, name: str, variation: int, actions: tuple[str, ...]) -> Answer:
-        key = (name, variation, actions)
-        if key not in self.kept:
+        key = (name, variation, self.simplifications, actions)
+        if (answer := self.kept.get(key)) is None:
             story = (name, variation, self.simplifications, *actions)
-            simulator = await self.pool.take(story)
+            simulator = await self.pool.take(
+                Simulator, lambda one: story[: len(one.story)] == one.story != ()
+            )
             try:
-                self.kept[key] = await asyncio.to_thread(_played, simulator, story)
+                answer = await asyncio.to_thread(_played, simulator, story)
             finally:
                 self.pool.give(simulator)
-        return self.kept[key]
+            self._keep(key, answer)
+        return answer
+
+    def _keep(self, key: tuple[Any, ...], value: Any) -> None:
+        """The oldest gives way."""
+        self.kept[key] = value
+        while len(self.kept) > KEPT:
+            self.kept.popitem(last=False)
 
     # ------------------------------------------------------------------------------------ players
 
     def words(self) -> tuple[str, ...]:
         """Of what is shown along the solutions of some training tasks, and of all rooms. It asks the simulator."""
         tasks = self.tasks("train")
-        shown = _apart(self._shown(tasks[:: -(-len(tasks) // SAMPLED)]))
+        asking = replace(self, pool=self.planning)
+        shown = _apart(asking._shown(tasks[:: -(-len(tasks) // SAMPLED)]))
         return listed(_PROMPT.text, UNKNOWN, *ROOMS, *shown)
 
     def expert(self, state: Position) -> str:
@@ -154,17 +181,18 @@ class ScienceGames(ScienceWorld):
         return f"focus on {one_of(rng, things)}" if do == "focus" and things else "look around"
 
     def _plan(self, name: str, variation: int, opening: str) -> tuple[str, ...]:
-        key = (name, variation, "plan")
-        if key not in self.kept:
-            self.kept[key] = _apart(self._solution(name, variation, opening))
-        return self.kept[key]
+        key = (name, variation, self.simplifications, "plan")
+        if (plan := self.kept.get(key)) is None:
+            plan = _apart(self._solution(name, variation, opening))
+            self._keep(key, plan)
+        return plan
 
     async def _solution(self, name: str, variation: int, opening: str) -> tuple[str, ...]:
-        simulator = await self.pool.take()
+        simulator = await self.planning.take(Simulator)
         try:
             gold = await asyncio.to_thread(simulator.gold, name, variation, self.simplifications)
         finally:
-            self.pool.give(simulator)
+            self.planning.give(simulator)
         here = re.search(r"is called the ([a-z ]+)\.", opening)
         return planned(gold, here[1] if here else ROOMS[0])
 

@@ -11,11 +11,11 @@ import asyncio
 import contextlib
 import logging
 import shutil
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+from ludus.envs.processes import Pool
 from ludus.envs.world import action_of, refuse_if_over
 from ludus.types import CannotFork, End, Message, Step, Task
 
@@ -156,6 +156,10 @@ class Simulator:
         self.story = (*self.story, action)
         return self._call(step)
 
+    def ask(self, question: Callable[[Any], T]) -> T:
+        """What the package's environment answers where it stands."""
+        return self._call(lambda: question(self.env))
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -190,107 +194,28 @@ def _started() -> Any:
     return Quiet()
 
 
-class Pool:
-    """Java processes, started when they are first needed and then used again; one that died is replaced.
-
-    most      that may live at once; further sessions wait for one
-    warm      that are kept ready beside those in use, started in the background
-    restarts  how many died, or were killed because a call hung
-    """
-
-    def __init__(self, most: int = 4, warm: int = 0) -> None:
-        if most < 1 or warm < 0:
-            raise ValueError(f"most={most}, warm={warm}; give at least one process")
-        self.most, self.warm, self.restarts = most, warm, 0
-        self._idle: list[Simulator] = []
-        self._live = 0
-        self._closed = False
-        self._lock = threading.Lock()
-
-    async def take(self, story: tuple[object, ...] = ()) -> Simulator:
-        """One that nobody uses; where there is one that stands on the way of `story`, that one.
-
-        Waiting is by looking again, so that one pool serves any number of event loops.
-        """
-        while True:
-            with self._lock:
-                self._idle.sort(key=lambda one: story[: len(one.story)] == one.story != ())
-                while self._idle:
-                    simulator = self._idle.pop()
-                    if simulator.usable:
-                        self._warm_up()
-                        return simulator
-                    self._discard(simulator)
-                start = self._reserved()
-            if start:
-                await asyncio.to_thread(self._start)
-            else:
-                await asyncio.sleep(0.02)
-
-    def give(self, simulator: Simulator) -> None:
-        """Hand one back; it is killed if a call still runs in it, since that call was given up."""
-        with self._lock:
-            if self._closed or not simulator.usable:
-                self._discard(simulator, counted=not self._closed)
-                self._warm_up()
-            else:
-                self._idle.append(simulator)
-
-    def close(self) -> None:
-        """End the processes that nobody uses now, and each of the others when it is handed back."""
-        with self._lock:
-            self._closed = True
-            while self._idle:
-                self._discard(self._idle.pop(), counted=False)
-
-    def _reserved(self) -> bool:
-        """Whether one more may be started; it then counts as living. Called under the lock."""
-        if self._closed:
-            raise RuntimeError("this pool is closed; make another one")
-        if self._live >= self.most:
-            return False
-        self._live += 1
-        return True
-
-    def _start(self) -> None:
-        """Put a new one among the idle ones: whoever asked for it may have been cancelled meanwhile."""
-        try:
-            simulator = Simulator()
-        except BaseException:
-            with self._lock:
-                self._live -= 1
-            raise
-        with self._lock:
-            if self._closed:
-                self._discard(simulator, counted=False)
-            else:
-                self._idle.append(simulator)
-
-    def _warm_up(self) -> None:
-        for _ in range(self.warm - len(self._idle)):
-            if self._closed or not self._reserved():
-                return
-            threading.Thread(target=self._start, daemon=True).start()
-
-    def _discard(self, simulator: Simulator, counted: bool = True) -> None:
-        simulator.kill()
-        self._live -= 1
-        self.restarts += counted
-
-
 # ---------------------------------------------------------------------------------------------- the environment
 
 
 @dataclass(eq=False)
 class State:
-    """A handle: the process, what was loaded into it, and each action with what it showed and the score after it."""
+    """A handle: the process, what was loaded into it, and each action with what it showed and the score after it.
 
-    simulator: Simulator
+    simulator  None once the session is closed
+    """
+
+    simulator: Simulator | None
     name: str
     variation: int
     opening: str
     history: list[tuple[str, str, int]] = field(default_factory=list)
     over: bool = False
+
+    @property
+    def running(self) -> Simulator:
+        if self.simulator is None:
+            raise ValueError("this session is closed; call reset for a new one")
+        return self.simulator
 
     @property
     def score(self) -> int:
@@ -311,7 +236,7 @@ class ScienceWorld:
     kinds: Sequence[str] = AGENTGYM
     pays: Literal["progress", "final", "success"] = "progress"
     simplifications: str = ""
-    pool: Pool = field(default_factory=Pool)
+    pool: Pool[Simulator] = field(default_factory=Pool)
     name: str = field(default="scienceworld", kw_only=True)
 
     def __post_init__(self) -> None:
@@ -357,14 +282,15 @@ class ScienceWorld:
     async def reset(self, task: Task, seed: int) -> Step:
         """`seed` is not used: the variation fixes the world."""
         name, variation = self._place(task)
-        state = await self._loaded(name, variation)
-        return Step(state, state.opening)
+        simulator, opening = await self._loaded(name, variation)
+        return Step(State(simulator, name, variation, opening), opening)
 
     async def step(self, state: State, action: str) -> Step:
         refuse_if_over(state.over)
+        simulator = state.running
         said = action_of(action).encode(errors="replace").decode()  # Java takes no half characters
         before = state.score
-        told, score, over = await asyncio.to_thread(state.simulator.step, said)
+        told, score, over = await asyncio.to_thread(simulator.step, said)
         state.history.append((said, told, score))
         state.over = over
         solved = score == 100
@@ -379,10 +305,11 @@ class ScienceWorld:
 
     async def fork(self, state: State) -> State:
         """The history played again in another process; CannotFork where that does not show the same."""
-        copy = await self._loaded(state.name, state.variation)
+        simulator, opening = await self._loaded(state.name, state.variation)
+        copy = State(simulator, state.name, state.variation, opening)
         try:
             for turn, (action, told, score) in enumerate(state.history):
-                again = await asyncio.to_thread(copy.simulator.step, action)
+                again = await asyncio.to_thread(simulator.step, action)
                 if again != (told, score, state.over and turn == len(state.history) - 1):
                     raise CannotFork(
                         f"{state.name} {state.variation} shows something else when {action!r} is done again in turn "
@@ -390,29 +317,51 @@ class ScienceWorld:
                     )
                 copy.history.append((action, told, score))
         except BaseException:
-            self.pool.give(copy.simulator)
+            self.pool.give(simulator)
             raise
         copy.over = state.over
         return copy
 
     async def close(self, state: State) -> None:
-        state.over = True
-        await asyncio.to_thread(self.pool.give, state.simulator)
+        """Hands the process back; the second time there is nothing to hand back."""
+        simulator, state.simulator = state.simulator, None
+        if simulator is not None:
+            await asyncio.to_thread(self.pool.give, simulator)
+
+    @property
+    def views(self) -> Mapping[str, Callable[[State], object]]:
+        """What the package tells beside the observations; each asks the session's process."""
+
+        def asked(question: Callable[[Any], object]) -> Callable[[State], object]:
+            return lambda state: state.running.ask(question)
+
+        return {
+            "action_hint": asked(
+                lambda env: {
+                    "possible_actions": env.get_possible_actions(),
+                    "possible_objects": env.get_possible_objects(),
+                }
+            ),
+            "goals": asked(lambda env: env.get_goal_progress()),
+            "task_description": asked(lambda env: env.get_task_description()),
+            "object_tree": asked(lambda env: env.getObjectTree()),
+        }
 
     async def gold(self, task: Task) -> tuple[str, ...]:
         """The package's own solution of a task."""
         name, variation = self._place(task)
-        simulator = await self.pool.take()
+        simulator = await self.pool.take(Simulator)
         try:
             return await asyncio.to_thread(simulator.gold, name, variation, self.simplifications)
         finally:
             self.pool.give(simulator)
 
-    async def _loaded(self, name: str, variation: int) -> State:
-        simulator = await self.pool.take()
+    async def _loaded(self, name: str, variation: int) -> tuple[Simulator, str]:
+        """A process in which a variation begins, and what it shows."""
+        simulator = await self.pool.take(Simulator)
         try:
             told = await asyncio.to_thread(simulator.load, name, variation, self.simplifications)
         except BaseException:
             self.pool.give(simulator)
             raise
-        return State(simulator, name, variation, "\n".join(told))
+        return simulator, "\n".join(told)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ludus.envs.world import Split, World
-from ludus.types import Step, Task
+from ludus.types import CannotFork, Step, Task
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class Together:
         return _inside(state.world, await self._of(state.world).step(state.state, action))
 
     async def fork(self, state: Inside) -> Inside:
-        fork: Any = getattr(self._of(state.world), "fork")  # noqa: B009
+        fork: Any = getattr(self._of(state.world), "fork", None)
+        if fork is None:
+            raise CannotFork(f"{state.world} has no fork: its states cannot be copied")
         return Inside(state.world, await fork(state.state))
 
     async def close(self, state: Inside) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ludus.envs.critiques import Critiques, State, advised, problem, shown, spelled
+from ludus.envs.small.critiques import Critiques, State, advised, problem, shown, spelled
 from ludus.envs.world import mixed, one_of
 from ludus.models import tiny
 from ludus.models.world_base import WorldBase

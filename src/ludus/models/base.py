@@ -30,9 +30,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ludus.envs import books, planner, textcraft
-from ludus.envs.books import generated
-from ludus.envs.textcraft import State, TextCraft, act, opening
+from ludus.envs.games import books, planner, textcraft
+from ludus.envs.games.books import generated
+from ludus.envs.games.textcraft import State, TextCraft, act, opening
 from ludus.models import tiny
 from ludus.types import Key
 

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from ludus.envs import planner
-from ludus.envs.books import (
+from ludus.envs.games import planner
+from ludus.envs.games.books import (
     ADJECTIVES,
     NOUNS,
     Generated,
@@ -33,7 +33,7 @@ from ludus.envs.books import (
     recipe_tree,
     vocabulary,
 )
-from ludus.envs.textcraft import Book, Recipe, State, opening
+from ludus.envs.games.textcraft import Book, Recipe, State, opening
 from ludus.models import base, tiny
 from ludus.types import Key
 

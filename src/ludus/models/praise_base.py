@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ludus.envs.praise import LOOK, Praise, State
+from ludus.envs.small.praise import LOOK, Praise, State
 from ludus.envs.world import one_of
 from ludus.models import tiny
 from ludus.models.world_base import WorldBase

@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from ludus.data.render import Pictures, Renderer
-from ludus.envs.shapes import SIDE, Shapes
+from ludus.envs.small.shapes import SIDE, Shapes
 from ludus.envs.world import Game, mixed, play
 from ludus.models import base, tiny
 from ludus.models.world_base import WorldBase

@@ -20,8 +20,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from ludus.envs.books import ADJECTIVES, NOUNS, minecraft_book
-from ludus.envs.textcraft import INSTRUCTION
+from ludus.envs.games.books import ADJECTIVES, NOUNS, minecraft_book
+from ludus.envs.games.textcraft import INSTRUCTION
 
 # ---------------------------------------------------------------------------------------------- the tokenizer
 

@@ -1,11 +1,11 @@
-"""The programmatic reward of ludus.envs.praise: what each answer is worth, and how varied a group's answers are."""
+"""The programmatic reward of ludus.envs.small.praise: what an answer is worth, and how varied a group's answers are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ludus.envs.praise import Praise
+from ludus.envs.small.praise import Praise
 from ludus.evals.distinct import distinct
 from ludus.rollouts.two_roles import OBSERVER
 from ludus.types import End, Group, Rollout

@@ -149,13 +149,13 @@ LAST = "__last_url__"
 
 
 def helper_call(text: str, last_url: str) -> tuple[str, Sequence[Any]]:
-    """Name and arguments of `func:name('value', __page__)`; PAGE stands for the page itself.
+    """Name and arguments of `func:name('__last_url__', __page__)`; PAGE stands for the page itself.
 
     Only a call with plain values is read, and nothing is evaluated.
     """
-    source = text.partition("func:")[2].replace(LAST, last_url)
+    source = text.partition("func:")[2].strip()
     try:
-        call = ast.parse(source.strip(), mode="eval").body
+        call = ast.parse(source, mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.keywords:
             raise ValueError
         values = [
@@ -164,7 +164,9 @@ def helper_call(text: str, last_url: str) -> tuple[str, Sequence[Any]]:
         ]
     except (ValueError, SyntaxError):
         raise Explained(f"{text!r} is no call of a function with plain values") from None
-    return call.func.id, values
+    return call.func.id, [
+        each.replace(LAST, last_url) if isinstance(each, str) else each for each in values
+    ]
 
 
 def reddit_post(url: str) -> str:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ludus.engines.local.build import build
-from ludus.train.loop import summary
 from ludus.train.recipe import Made, Recipe
 from ludus.train.run import evaluate, held_out
 from ludus.train.study import Track
+from ludus.train.summary import summary
 from ludus.types import Group, Key
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +14,9 @@ from ludus.data import store
 from ludus.evals import metrics
 from ludus.evals.metrics import Interval
 from ludus.train import report
+from ludus.train.collect import world
 from ludus.train.folder import RunFolder
-from ludus.train.loop import State, start, train, world
+from ludus.train.loop import State, start, train
 from ludus.train.progress import Progress, Silent
 from ludus.train.recipe import Evaluation, Recipe, check, describe
 from ludus.train.trackers import Tracker
@@ -84,7 +86,7 @@ def run(
         engine.publish(state.step)
     drawn = trackers(out, state.step)
 
-    with progress(recipe.steps, state.step) as bar:
+    with contextlib.closing(engine), progress(recipe.steps, state.step) as bar:
 
         def measure(step: int, phase: store.Phase) -> dict[str, Interval]:
             began = time.perf_counter()

@@ -49,7 +49,10 @@ class LocalEngine:
             sampler.publish(version)
 
     def close(self) -> None:
-        self._loop.close()
+        """End the loop in order: connections that environments hold in it are closed with it."""
+        if not self._loop.is_closed():
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
 
     def collect(
         self,

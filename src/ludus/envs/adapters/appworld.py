@@ -19,15 +19,17 @@ import re
 import shutil
 import subprocess
 import tempfile
-import threading
+import time
 import uuid
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 from ludus.envs.adapters.live import Held, Live, forked, not_copied
+from ludus.envs.processes import Pool
 from ludus.envs.world import Split, place_of
 from ludus.types import End, Explained, Message, Step, Task
 
@@ -61,7 +63,10 @@ def program(message: str) -> str:
 
 
 class Server:
-    """One process of the package's environment server, and the folder with its socket and what it said."""
+    """One process of the package's environment server (some hundred MB), and the folder with its socket and log.
+
+    Making one takes as long as the server needs to answer, `starts` seconds at most. It ends with this Python.
+    """
 
     def __init__(self, python: str, root: Path, starts: float) -> None:
         self.root, self.name = root, f"ludus-{uuid.uuid4().hex[:12]}"
@@ -82,28 +87,35 @@ class Server:
             except OSError as error:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 raise Explained(f"{python} cannot be started ({error}); type: {INSTALL}") from error
-        self.starts = starts
+        outputs = root / "experiments" / "outputs" / self.name
+        self._end = weakref.finalize(self, _end, self.process, self.folder, outputs)
+        try:
+            self._wait(starts)
+        except BaseException:
+            self.kill()
+            raise
 
-    async def up(self) -> None:
-        """Wait until it answers."""
+    def _wait(self, starts: float) -> None:
         import httpx
 
-        try:
-            async with asyncio.timeout(self.starts):
-                while True:
-                    if self.process.poll() is not None:
-                        raise Explained(
-                            f"AppWorld's server did not start:\n{self.said()}\ntype: {INSTALL}"
-                        )
-                    try:
-                        async with self._client() as client:
-                            await client.get("/")
-                        return
-                    except httpx.TransportError:
-                        await asyncio.sleep(0.1)
-        except BaseException:
-            self.end()
-            raise
+        transport = httpx.HTTPTransport(uds=self._socket, verify=False)
+        until = time.monotonic() + starts
+        with httpx.Client(transport=transport, base_url="http://appworld", timeout=5.0) as client:
+            while time.monotonic() < until:
+                if self.process.poll() is not None:
+                    raise Explained(
+                        f"AppWorld's server did not start:\n{self.said()}\ntype: {INSTALL}"
+                    )
+                try:
+                    client.get("/")
+                    return
+                except httpx.TransportError:
+                    time.sleep(0.1)
+        raise TimeoutError(f"AppWorld's server did not answer within {starts:g} s; {self.said()}")
+
+    @property
+    def _socket(self) -> str:
+        return str(self.folder / "socket")
 
     def said(self) -> str:
         return (self.folder / "said").read_text(errors="replace")[-1500:].strip()
@@ -130,87 +142,28 @@ class Server:
             raise RuntimeError(
                 f"AppWorld's server was lost during {route} ({type(error).__name__}); {self.said()}"
             ) from error
-        except Exception:
+        except BaseException:  # a call that was given up, too: its program still runs
             self.broken = True
             raise
         finally:
             self.busy = False
 
-    def _client(self, seconds: float = 5.0) -> Any:
+    def _client(self, seconds: float) -> Any:
         import httpx
 
-        socket = str(self.folder / "socket")
-        transport = httpx.AsyncHTTPTransport(uds=socket, verify=False)
+        transport = httpx.AsyncHTTPTransport(uds=self._socket, verify=False)
         return httpx.AsyncClient(transport=transport, base_url="http://appworld", timeout=seconds)
 
-    def end(self) -> None:
-        """Kill it, and remove what it wrote."""
-        self.process.kill()
-        self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        shutil.rmtree(self.root / "experiments" / "outputs" / self.name, ignore_errors=True)
+    def kill(self) -> None:
+        """End it, and remove what it wrote."""
+        self._end()
 
 
-class Pool:
-    """Servers, started when they are first needed and then used again.
-
-    most      that may live at once (a few hundred MB each); further sessions wait for one
-    restarts  how many died, or were killed because a call failed or hung
-    """
-
-    def __init__(self, most: int = 4) -> None:
-        if most < 1:
-            raise ValueError(f"most={most}; give at least one server")
-        self.most, self.restarts = most, 0
-        self._idle: list[Server] = []
-        self._live = 0
-        self._closed = False
-        self._lock = threading.Lock()
-
-    async def take(self, python: str, root: Path, starts: float) -> Server:
-        """One that nobody uses. Waiting is by looking again, so that one pool serves any number of event loops."""
-        while True:
-            with self._lock:
-                if self._closed:
-                    raise RuntimeError("this pool is closed; make another one")
-                while self._idle:
-                    server = self._idle.pop()
-                    if server.usable:
-                        return server
-                    self._discard(server)
-                start = self._live < self.most
-                self._live += start
-            if start:
-                break
-            await asyncio.sleep(0.02)
-        try:
-            server = Server(python, root, starts)
-            await server.up()
-        except BaseException:
-            with self._lock:
-                self._live -= 1
-            raise
-        return server
-
-    def give(self, server: Server) -> None:
-        """Hand one back; it is killed if a call still runs in it, since that call was given up."""
-        with self._lock:
-            if self._closed or not server.usable:
-                self._discard(server, counted=not self._closed)
-            else:
-                self._idle.append(server)
-
-    def close(self) -> None:
-        """End the servers that nobody uses now, and each of the others when it is handed back."""
-        with self._lock:
-            self._closed = True
-            while self._idle:
-                self._discard(self._idle.pop(), counted=False)
-
-    def _discard(self, server: Server, counted: bool = True) -> None:
-        server.end()
-        self._live -= 1
-        self.restarts += counted
+def _end(process: subprocess.Popen[bytes], *folders: Path) -> None:
+    process.kill()
+    process.wait()
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 # ---------------------------------------------------------------------------------------------- the environment
@@ -233,7 +186,7 @@ class AppWorld:
     pays: Literal["success", "share"] = "success"
     seconds: int = 60
     starts: float = 300.0
-    pool: Pool = field(default_factory=Pool)
+    pool: Pool[Server] = field(default_factory=Pool)
     name: str = field(default="appworld", kw_only=True)
 
     @cached_property
@@ -273,7 +226,7 @@ class AppWorld:
         split, index = place_of(self, task, {s: len(ids) for s, ids in self._ids.items()})
         number = self._ids[split][index]
         python = shutil.which(self.python) or str(Path(self.python).expanduser().absolute())
-        server = await self.pool.take(python, self._root, self.starts)
+        server = await self.pool.take(partial(Server, python, self._root, self.starts))
         try:
             given = await server.call(
                 "initialize",

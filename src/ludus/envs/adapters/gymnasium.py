@@ -8,18 +8,21 @@
 
 An action is named, or given by its number. What the package calls truncation is `End.OUT_OF_TURNS`; termination is
 `End.SOLVED` where `solved` says so. The task alone fixes the package's seed, so all answers of a group meet the same
-world. Train and test have different seeds; whether that makes different worlds is up to the environment.
+world. Train and test have different seeds; whether that makes different worlds is up to the environment. A fork is a
+copy; of an `EzPickle` environment (Box2D, MuJoCo, Atari), whose copy is a new and unplayed one, it is a replay.
 """
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ludus.envs.adapters.live import Held, Live, forked, seed_of
+from ludus.envs.adapters.live import Held, Live, forked, not_copied, seed_of
 from ludus.envs.world import Split, action_of, place_of
 from ludus.types import End, Message, Part, Step, Task
 
@@ -46,6 +49,15 @@ def told(observation: Any, info: Mapping[str, Any]) -> str:
 def paid(reward: float, info: Mapping[str, Any]) -> bool:
     """Solved where the last step paid something, as in FrozenLake or MiniGrid."""
     return reward > 0
+
+
+def copied(env: Any) -> Any:
+    """A copy that stands where `env` does; CannotFork where copying would call the constructor again."""
+    from gymnasium.utils import EzPickle
+
+    if isinstance(getattr(env, "unwrapped", env), EzPickle):
+        not_copied(env)
+    return copy.deepcopy(env)
 
 
 @dataclass(frozen=True)
@@ -110,7 +122,7 @@ class Gymnasium:
         return Step(after, seen, float(reward), end, {**info, "valid": True})
 
     async def fork(self, state: Live) -> Live:
-        return await forked(self, state)
+        return await forked(self, state, copied)
 
     async def close(self, state: Live) -> None:
         state.held.thing.close()
@@ -137,7 +149,9 @@ class Gymnasium:
         names = [name.lower() for name in self.actions]
         if said.lower() in names:
             return int(space.start) + names.index(said.lower())
-        number = int(said) if said.isascii() and said.isdigit() and len(said) < 10 else -1
+        if not re.fullmatch(r"-?[0-9]{1,9}", said):
+            return None
+        number = int(said)
         return number if 0 <= number - int(space.start) < int(space.n) else None
 
     def _unknown(self, space: Any) -> str:

@@ -79,8 +79,8 @@ async def forked(env: Env, state: Live, copied: Callable[[Any], Any] = copy.deep
 
 
 def not_copied(thing: Any) -> Any:
-    """For `forked`, where the object is a connection."""
-    raise CannotFork("a connection has no copy")
+    """For `forked`, where the object is a connection, or a copy of it would begin anew."""
+    raise CannotFork(f"a {type(thing).__name__} has no copy")
 
 
 def seed_of(name: str, split: Split, index: int, seed: int = 0) -> int:

@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ludus.envs.adapters.live import Background, Held, Live, forked, maybe, not_copied
-from ludus.envs.tools import Tool
+from ludus.envs.tools.tool import Tool
 from ludus.envs.world import Split
 from ludus.types import CannotFork, End, Explained, Image, Part, Step, Task
 
 LONGEST = 10_000  # characters of a call
+DEEPEST = 100  # levels of its arguments; parsers of JSON give up at 128 or 200
 HOW = (
     'Call one tool a turn: Action: {"name": "...", "arguments": {...}}\n'
     "When you know the answer: Action: answer ..."
@@ -82,12 +83,18 @@ async def connect(server: str | Program) -> Connection:
 
 
 def _caller(client: Any, name: str) -> Callable[..., Awaitable[str | tuple[Part, ...]]]:
+    from mcp import MCPError
+    from mcp.types import INVALID_PARAMS
+
     async def call(**arguments: Any) -> str | tuple[Part, ...]:
+        if why := unsendable(arguments):
+            raise ToolError(f"{name}: {why}")
         try:
             result = await client.call_tool(name, arguments)
-        except (
-            Exception
-        ) as error:  # the server's doing: what is wrong with a call comes as a result
+        except Exception as error:
+            if isinstance(error, MCPError) and error.code == INVALID_PARAMS:
+                raise ToolError(f"{name}: {error}") from error
+            # The server's doing: whatever else is wrong with a call comes as a result.
             raise ConnectionError(f"{name}: {type(error).__name__}: {error}") from error
         parts = tuple(_part(block) for block in result.content)
         text = "\n".join(part for part in parts if isinstance(part, str))
@@ -96,6 +103,22 @@ def _caller(client: Any, name: str) -> Callable[..., Awaitable[str | tuple[Part,
         return text if all(isinstance(part, str) for part in parts) else parts
 
     return call
+
+
+def unsendable(arguments: Any) -> str:
+    """Why no server could read these arguments; empty where it could. Some never answer to what they cannot read."""
+    if _deeper(arguments, DEEPEST):
+        return f"the arguments are nested in more than {DEEPEST} levels"
+    try:
+        json.dumps(arguments, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return "the arguments have half a character (a lone surrogate)"
+    return ""
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels == 0 or any(_deeper(each, levels - 1) for each in inner)
 
 
 def _part(block: Any) -> Part:
@@ -159,7 +182,8 @@ class MCP:
             return f"No such action. {HOW}"
         tools = {tool.name: tool for tool in connection.tools}
         if call[0] not in tools:
-            return f"No such tool: {call[0][:100]}. Tools: {', '.join(tools)}."
+            name = call[0][:100].encode(errors="replace").decode()
+            return f"No such tool: {name}. Tools: {', '.join(tools)}."
         try:
             return await tools[call[0]].call(**call[1])
         except ToolError as error:

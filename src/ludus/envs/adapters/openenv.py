@@ -84,12 +84,15 @@ class OpenEnv:
     async def step(self, state: Live, action: str) -> Step:
         client = state.enter()
         try:
-            result = await client.step(dict(self.act(action)))
-        except (ValueError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and REFUSED not in str(error):
+            made = dict(self.act(action))
+        except ValueError as error:
+            return _refused(state, action, error)
+        try:
+            result = await client.step(made)
+        except RuntimeError as error:
+            if REFUSED not in str(error):
                 raise
-            seen = f"No such action. {error}"[:1000]
-            return Step(state.after(action, seen, False), seen, info={"valid": False})
+            return _refused(state, action, error)
         reward = float(result.reward or 0.0)
         seen = self.look(result.observation)
         end = None
@@ -103,3 +106,8 @@ class OpenEnv:
 
     async def close(self, state: Live) -> None:
         await state.held.thing.close()
+
+
+def _refused(state: Live, action: str, error: Exception) -> Step:
+    seen = f"No such action. {error}"[:1000]
+    return Step(state.after(action, seen, False), seen, info={"valid": False})

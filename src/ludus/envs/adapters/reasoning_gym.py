@@ -4,6 +4,9 @@
 
 The reward is the scorer's number, often partial; `End.SOLVED` where it is 1. A question belongs to the split that its
 hash gives it, so no question is in both. `names()` lists what there is.
+
+Scorers run in this process. Those that evaluate the answer as Python get to see it only where it is plain data or plain
+mathematics (ludus.envs.adapters.plain_answers); anything else is scored as what cannot be read.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from ludus.envs.adapters.plain_answers import EVALUATED, plain
 from ludus.envs.world import Split, place_of, refuse_if_over, side
 from ludus.types import End, Explained, Message, Step, Task
 
@@ -20,6 +24,7 @@ INSTRUCTION = Message(
     "system", "Answer the question. Write the answer inside <answer> and </answer>."
 )
 LONGEST = 10_000  # characters of an answer that a scorer gets to read
+UNREAD = "?"  # an answer to no dataset
 DRAWS = 20  # times the wanted number of tasks; small datasets repeat themselves
 
 
@@ -127,8 +132,11 @@ class ReasoningGym:
     def _score(self, answer: str, entry: Mapping[str, Any]) -> tuple[float, Mapping[str, Any]]:
         """Some scorers raise on what is no answer (a word for a number). One that can read the package's own answer is
         in order, and what it could not read is worth nothing; one that cannot is the world's fault, and raises."""
+        kind, info = EVALUATED.get(self.dataset), {}
+        if kind and answer != entry["answer"] and not plain(answer, kind):
+            answer, info = UNREAD, {"unread": f"no plain {kind}"}
         try:
-            return float(self._source.score_answer(answer, dict(entry))), {}
+            return float(self._source.score_answer(answer, dict(entry))), info
         except TimeoutError:  # the engine's alarm
             raise
         except Exception as error:

@@ -23,8 +23,8 @@ from typing import Any, Literal
 
 from ludus.envs.adapters.live import Held, Live, forked
 from ludus.envs.people import Said, Talk
-from ludus.envs.tool_formats import HERMES, Format
-from ludus.envs.tools import ONLY, Call, Malformed, Tool
+from ludus.envs.tools.formats import HERMES, Format
+from ludus.envs.tools.tool import ONLY, Call, Malformed, Tool
 from ludus.envs.world import Split, place_of
 from ludus.types import End, Explained, Message, Role, Step, Task
 

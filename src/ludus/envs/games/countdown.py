@@ -77,8 +77,25 @@ def apply(operator: str, a: Fraction, b: Fraction, whole: bool) -> Fraction:
     return a / b
 
 
+def refuse_ungrammatical(tokens: Sequence[int | str]) -> None:
+    """Refused unless numbers and operators take turns and the brackets match; a sign before a number is none of the
+    rules."""
+    number_next, depth = True, 0
+    for token in tokens:
+        if number_next != (isinstance(token, int) or token == "("):
+            raise Refused(UNREADABLE)
+        depth += (token == "(") - (token == ")")
+        if depth < 0:
+            raise Refused(UNREADABLE)
+        if token not in ("(", ")"):
+            number_next = not number_next
+    if number_next or depth:
+        raise Refused(UNREADABLE)
+
+
 def value_of(tokens: Sequence[int | str], whole: bool) -> Fraction:
-    """The value, with * and / before + and -, equals from the left; a sign before a number is none of the rules."""
+    """The value, with * and / before + and -, equals from the left."""
+    refuse_ungrammatical(tokens)
     values: list[Fraction] = []
     waiting: list[str] = []  # operators and open brackets whose right side is not read yet
 
@@ -88,39 +105,27 @@ def value_of(tokens: Sequence[int | str], whole: bool) -> Fraction:
             operator, b, a = waiting.pop(), values.pop(), values.pop()
             values.append(apply(operator, a, b, whole))
 
-    number_next = True
     for token in tokens:
-        if number_next != (isinstance(token, int) or token == "("):
-            raise Refused(UNREADABLE)
         if isinstance(token, int):
             values.append(Fraction(token))
-            number_next = False
         elif token == "(":
             waiting.append(token)
         elif token == ")":
             settle(1)
-            if not waiting:
-                raise Refused(UNREADABLE)
             waiting.pop()
         else:
             settle(RANK[token])
             waiting.append(token)
-            number_next = True
-    if number_next:
-        raise Refused(UNREADABLE)
     settle(1)
-    if waiting:
-        raise Refused(UNREADABLE)
     return values[0]
 
 
 def check(text: str, numbers: Sequence[int], use_all: bool, whole: bool) -> Fraction:
-    """The value of `text`, if it is arithmetic over these numbers; else Refused. Use is checked before anything is
-    computed, so that nothing large ever is."""
+    """The value of `text`, if it is arithmetic over these numbers; else Refused. Grammar and use are checked
+    before anything is computed, so that nothing large ever is."""
     tokens = tokens_of(text)
+    refuse_ungrammatical(tokens)
     used, given = Counter(t for t in tokens if isinstance(t, int)), Counter(numbers)
-    if not used:
-        raise Refused(UNREADABLE)
     for number in used:
         if used[number] > given[number]:
             there = "once too often" if given[number] else "and it is not there"

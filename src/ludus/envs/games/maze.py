@@ -15,7 +15,7 @@ every task has a maze of its own, so that finding the way must be learnt, and no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -106,14 +106,17 @@ def carved(rng: np.random.Generator, height: int, width: int) -> frozenset[Cell]
     return frozenset(ways)
 
 
-@lru_cache(maxsize=65536)
-def route(plan: Plan, start: Cell) -> tuple[str, ...] | None:
+def searched(plan: Plan, start: Cell) -> tuple[str, ...] | None:
     """The shortest way to the goal."""
 
     def moves(cell: Cell) -> Iterator[tuple[str, Cell]]:
         return ((way, after(cell, way)) for way in MOVES if after(cell, way) in plan.ways)
 
     return shortest(start, moves, lambda cell: cell == plan.goal)
+
+
+# Remembered for mazes that are played; a plan of 31 x 31 squares takes 60 kB, so what is only drawn must not stay.
+route = lru_cache(maxsize=4096)(searched)
 
 
 def hopeful_route(state: State) -> tuple[str, ...] | None:
@@ -171,7 +174,7 @@ class Maze:
         least, most = self.moves
         return (
             State(plan, you, frozenset([you]))
-            if least <= len(route(plan, you) or ()) <= most
+            if least <= len(searched(plan, you) or ()) <= most
             else None
         )
 
@@ -231,6 +234,10 @@ class Maze:
 
     async def fork(self, state: State) -> State:
         return state
+
+    @property
+    def views(self) -> Mapping[str, Callable[[State], object]]:
+        return {"available_actions": lambda state: list(MOVES)}
 
 
 @lru_cache(maxsize=8192)

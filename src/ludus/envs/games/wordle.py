@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -219,3 +219,15 @@ class Wordle:
 
     async def fork(self, state: State) -> State:
         return state
+
+    @property
+    def views(self) -> Mapping[str, Callable[[State], object]]:
+        return {"filtered_vocab": self.possible}
+
+    def possible(self, state: State) -> list[str]:
+        """The words that agree with all colours so far."""
+        return [
+            word
+            for word in self.words_known
+            if all(colours(guess, word) == colours(guess, state.secret) for guess in state.guesses)
+        ]

@@ -19,7 +19,7 @@ from functools import partial
 
 from ludus.advantages.credit import GAE, GRPO, RLOO, ReinforcePlusPlus, ReMax
 from ludus.curricula.horizon import fixed, staged
-from ludus.envs.books import generated, minecraft
+from ludus.envs.games.books import generated, minecraft
 from ludus.losses.clipped import clipped_ratio
 from ludus.losses.kl import k3
 from ludus.losses.objective import KL

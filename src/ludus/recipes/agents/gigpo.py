@@ -23,7 +23,7 @@ from functools import partial
 
 from ludus.advantages.anchor import GiGPO
 from ludus.curricula.horizon import fixed
-from ludus.envs.grid import corridor, grid
+from ludus.envs.small.grid import corridor, grid
 from ludus.losses.clipped import clipped_ratio
 from ludus.losses.kl import k3
 from ludus.losses.objective import KL

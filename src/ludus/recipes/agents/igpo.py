@@ -26,7 +26,7 @@ from functools import partial
 from ludus.advantages.credit import GRPO
 from ludus.advantages.pooled import IGPO, IGPOReleased
 from ludus.curricula.horizon import fixed
-from ludus.envs.lookup import Lookup
+from ludus.envs.small.lookup import Lookup
 from ludus.losses.clipped import clipped_ratio
 from ludus.losses.kl import k3
 from ludus.losses.objective import KL

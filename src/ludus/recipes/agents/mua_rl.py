@@ -26,7 +26,7 @@ from functools import partial
 
 from ludus.advantages.credit import GRPO
 from ludus.curricula.horizon import fixed
-from ludus.envs.shop import KINDS, Shop, everything_at_once
+from ludus.envs.small.shop import KINDS, Shop, everything_at_once
 from ludus.losses.clipped import clipped_ratio
 from ludus.losses.kl import k3
 from ludus.losses.objective import KL

@@ -24,7 +24,7 @@ from functools import partial
 
 from ludus.advantages.credit import GRPO
 from ludus.curricula.horizon import fixed
-from ludus.envs.memory import Memory
+from ludus.envs.small.memory import Memory
 from ludus.losses.clipped import clipped_ratio
 from ludus.models.memory_base import MemoryBase
 from ludus.rollouts.summarise import Summarise

@@ -24,7 +24,7 @@ from ludus.advantages.credit import GRPO
 from ludus.curricula.hints import Hints
 from ludus.curricula.horizon import fixed
 from ludus.curricula.uniform import Uniform
-from ludus.envs.sums import Sums
+from ludus.envs.small.sums import Sums
 from ludus.losses.clipped import clipped_ratio
 from ludus.models.world_base import WorldBase
 from ludus.rollouts.agent_loop import AgentLoop

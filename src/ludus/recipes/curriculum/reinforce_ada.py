@@ -24,7 +24,7 @@ from ludus.advantages.pool import PoolBaseline
 from ludus.curricula.adaptive import Adaptive
 from ludus.curricula.horizon import fixed
 from ludus.curricula.uniform import Uniform
-from ludus.envs.forks import Forks
+from ludus.envs.small.forks import Forks
 from ludus.losses.clipped import clipped_ratio
 from ludus.models.world_base import WorldBase
 from ludus.rollouts.agent_loop import AgentLoop

@@ -25,7 +25,7 @@ from ludus.curricula.bandit import Bandit, boltzmann
 from ludus.curricula.horizon import fixed
 from ludus.curricula.ordered import Ordered
 from ludus.curricula.uniform import Uniform
-from ludus.envs.forks import Forks
+from ludus.envs.small.forks import Forks
 from ludus.envs.together import Together
 from ludus.losses.clipped import clipped_ratio
 from ludus.models.world_base import WorldBase

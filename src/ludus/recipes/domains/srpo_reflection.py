@@ -29,7 +29,7 @@ from functools import partial
 from ludus.advantages.credit import GRPO
 from ludus.curricula.horizon import fixed
 from ludus.curricula.within import Within
-from ludus.envs.shapes import Shapes
+from ludus.envs.small.shapes import Shapes
 from ludus.losses.clipped import clipped_ratio
 from ludus.models.shapes_base import ShapesBase
 from ludus.rewards.reflection import Effects, Reflection

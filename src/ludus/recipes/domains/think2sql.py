@@ -23,7 +23,7 @@ from functools import partial
 from ludus.advantages.credit import per_rollout
 from ludus.advantages.relative import lite_ppo
 from ludus.curricula.horizon import fixed
-from ludus.envs.sql import Judged, TextToSQL
+from ludus.envs.small.sql import Judged, TextToSQL
 from ludus.losses.clipped import clipped_ratio
 from ludus.models.world_base import WorldBase
 from ludus.rewards.sql import graded, weighted, well_formed

@@ -26,8 +26,8 @@ from dataclasses import replace
 
 from ludus.advantages.credit import RLOO
 from ludus.curricula.horizon import fixed
-from ludus.envs.boxed_sums import BoxedSums
-from ludus.envs.sums import Sums
+from ludus.envs.small.boxed_sums import BoxedSums
+from ludus.envs.small.sums import Sums
 from ludus.losses.reinforce import reinforce
 from ludus.models.world_base import WorldBase
 from ludus.rollouts.soft_thought import SoftThought

@@ -25,7 +25,7 @@ from functools import partial
 from ludus.advantages.adaptive_kl import AdaptiveKL
 from ludus.curricula.horizon import fixed
 from ludus.curricula.roles import Swapping
-from ludus.envs.praise import LOOK, Praise
+from ludus.envs.small.praise import LOOK, Praise
 from ludus.losses.clipped import clipped_ratio
 from ludus.models.full_kl import FullKL
 from ludus.models.praise_base import PraiseBase

@@ -28,7 +28,7 @@ from torch import Tensor
 from ludus.advantages.credit import GRPO
 from ludus.advantages.scaled import Scaled
 from ludus.curricula.horizon import fixed
-from ludus.envs.forks import Forks
+from ludus.envs.small.forks import Forks
 from ludus.losses.clipped import clipped_ratio
 from ludus.models import tiny
 from ludus.models.probes import entropy

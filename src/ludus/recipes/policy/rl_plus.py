@@ -27,7 +27,7 @@ from ludus.advantages.credit import GRPO, DrGRPO
 from ludus.curricula.examples import Examples
 from ludus.curricula.horizon import fixed
 from ludus.curricula.uniform import Uniform
-from ludus.envs.forks import Forks
+from ludus.envs.small.forks import Forks
 from ludus.losses.clipped import clipped_ratio
 from ludus.losses.mixture_ratio import foreign
 from ludus.losses.shaped import shaped

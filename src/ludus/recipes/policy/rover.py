@@ -24,7 +24,7 @@ from functools import partial
 
 from ludus.advantages.credit import GRPO, DrGRPO
 from ludus.curricula.horizon import fixed
-from ludus.envs.forks import Forks
+from ludus.envs.small.forks import Forks
 from ludus.losses.clipped import clipped_ratio
 from ludus.losses.rover import rover
 from ludus.models.probes import mean_logp

@@ -21,7 +21,7 @@ from functools import partial
 from ludus.advantages.credit import GRPO
 from ludus.advantages.prefix_tree import Tempo
 from ludus.curricula.horizon import fixed
-from ludus.envs.forks import Forks
+from ludus.envs.small.forks import Forks
 from ludus.losses.clipped import clipped_ratio
 from ludus.models.world_base import WorldBase
 from ludus.rollouts.agent_loop import AgentLoop

@@ -26,7 +26,7 @@ from torch import Tensor
 from ludus.advantages.credit import GAE, GRPO
 from ludus.advantages.decoupled import DecoupledGAE, LengthAdaptiveGAE
 from ludus.curricula.horizon import fixed
-from ludus.envs.forks import Forks
+from ludus.envs.small.forks import Forks
 from ludus.losses.clipped import clipped_ratio
 from ludus.losses.objective import Term
 from ludus.losses.supervised import sft

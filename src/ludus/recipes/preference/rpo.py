@@ -29,7 +29,7 @@ from ludus.engines.local.build import open_model
 from ludus.engines.local.engine import LocalEngine
 from ludus.engines.local.learner import LocalLearner
 from ludus.engines.local.sampler import LocalSampler
-from ludus.envs.praise import Praise
+from ludus.envs.small.praise import Praise
 from ludus.evals.metrics import mean
 from ludus.losses.preference import sequence_logp
 from ludus.models.praise_base import PraiseBase

@@ -25,7 +25,7 @@ from functools import partial
 from ludus.advantages.credit import GAE
 from ludus.curricula.horizon import fixed
 from ludus.curricula.roles import Fixed
-from ludus.envs.praise import Praise
+from ludus.envs.small.praise import Praise
 from ludus.envs.world import one_of
 from ludus.losses.clipped import clipped_ratio
 from ludus.models.praise_base import PraiseBase

@@ -26,7 +26,7 @@ from functools import partial
 from ludus.advantages.rloo_kl import RLOOThenKL
 from ludus.curricula.horizon import fixed
 from ludus.curricula.roles import Fixed
-from ludus.envs.critiques import Critiques
+from ludus.envs.small.critiques import Critiques
 from ludus.losses.clipped import clipped_ratio
 from ludus.models.actor_base import ActorBase
 from ludus.models.trained import Trained

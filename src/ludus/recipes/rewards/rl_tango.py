@@ -25,7 +25,7 @@ from ludus.advantages.channels import OutcomeAndSteps
 from ludus.advantages.credit import GRPO
 from ludus.curricula.horizon import fixed
 from ludus.curricula.roles import Alternating
-from ludus.envs.chains import Chains, Proofs, to_judge
+from ludus.envs.small.chains import Chains, Proofs, to_judge
 from ludus.evals.f1 import f1
 from ludus.losses.clipped import clipped_ratio
 from ludus.losses.kl import k3
@@ -35,9 +35,9 @@ from ludus.models.world_base import Stage, WorldBase
 from ludus.rollouts.agent_loop import AgentLoop
 from ludus.rollouts.solve_and_verify import FOUND, GENERATOR, SolveAndVerify, step_verdicts
 from ludus.train.claims import Claim
-from ludus.train.loop import summary
 from ludus.train.measured import Measured
 from ludus.train.recipe import Evaluation, Policy, Recipe
+from ludus.train.summary import summary
 from ludus.types import Group, Optim, Sampling
 
 world = Chains(terms=(4, 4), largest=4)

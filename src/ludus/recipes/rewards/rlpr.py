@@ -24,7 +24,7 @@ from ludus.advantages.credit import GRPO
 from ludus.curricula.horizon import fixed
 from ludus.curricula.spread import Spread
 from ludus.curricula.uniform import Uniform
-from ludus.envs.sums import Sums, given
+from ludus.envs.small.sums import Sums, given
 from ludus.losses.clipped import clipped_ratio
 from ludus.models.prior import Prior
 from ludus.models.world_base import WorldBase

@@ -27,7 +27,7 @@ from ludus.advantages.credit import GRPO
 from ludus.curricula.horizon import fixed
 from ludus.curricula.partial_solutions import PartialSolutions
 from ludus.curricula.uniform import Uniform
-from ludus.envs.pipelines import Pipelines
+from ludus.envs.small.pipelines import Pipelines
 from ludus.evals.tree_decoding import TreeDecoding
 from ludus.losses.clipped import clipped_ratio
 from ludus.models.trained import Trained
