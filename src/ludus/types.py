@@ -300,7 +300,8 @@ class Completion:
 class Turn:
     """One exchange: the sampled node, what it said, and what the environment answered.
 
-    anchor  a hashable name of the state acted in, for same-state comparisons (GiGPO); None if not known
+    observation  its text; `pictures` are the images in it, in order
+    anchor       a hashable name of the state acted in, for same-state comparisons (GiGPO); None if not known
     """
 
     node: Node
@@ -309,12 +310,14 @@ class Turn:
     reward: float = 0.0
     anchor: Any = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    pictures: tuple[Image, ...] = ()
 
     @classmethod
     def of(cls, node: Node, action: str, step: Step) -> Turn:
         """With what the environment answered."""
-        told = Message("user", step.observation).text
-        return cls(node, action, told, float(step.reward), step.info.get("anchor"), step.info)
+        told, anchor = Message("user", step.observation), step.info.get("anchor")
+        pictures = tuple(part for part in told.content if isinstance(part, Image))
+        return cls(node, action, told.text, float(step.reward), anchor, step.info, pictures)
 
 
 @dataclass(frozen=True)

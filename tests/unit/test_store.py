@@ -30,7 +30,7 @@ def groups(step: int) -> list[Group]:
         second = sampled(Node(first, np.array([92])), n)
         turns = (
             Turn(first, "go", "a wall", 0.25, anchor=("room", 1)),
-            Turn(second, f"turn {n}", "done", 0.5, anchor="room 2"),
+            Turn(second, f"turn {n}", "done", 0.5, "room 2", pictures=(Image(b"screen"),)),
         )
         solved = End.SOLVED if n == 3 else End.OUT_OF_TURNS
         answers.append(
@@ -67,6 +67,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
             np.testing.assert_equal(theirs.reward, ours.reward)
             for a, b in zip(ours.turns, theirs.turns, strict=True):
                 assert (a.observation, a.reward) == (b.observation, b.reward)
+                assert a.pictures == b.pictures
             for leaf, copy in zip(ours.contexts, theirs.contexts, strict=True):
                 assert copy.context().dtype == np.int64
                 for a, b in zip(leaf.chain(), copy.chain(), strict=True):
@@ -90,6 +91,17 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
         a, b = make_batch([one]), make_batch([two])
         assert a.tokens.equal(b.tokens) and a.mask.equal(b.mask) and a.logp.equal(b.logp)
         assert a.turn.equal(b.turn) and a.temperature == b.temperature == 0.7
+
+
+def test_a_picture_that_many_have_seen_is_written_once(tmp_path: Path) -> None:
+    screen = Image(np.random.default_rng(0).bytes(2 << 20))
+    node = groups(1)[0].rollouts[0].contexts[0]
+    turn = Turn(node, "look", pictures=(screen,))
+    seen = [Rollout(Task("t"), (node,), (turn,), 1.0, End.SOLVED) for _ in range(16)]
+    path = write(tmp_path, [Group("t", tuple(seen))], step=1)
+    assert path.stat().st_size < 1.1 * len(screen.data)
+    assert [r.turns[0].pictures for r in read(tmp_path)[0].rollouts] == [(screen,)] * 16
+    assert merge(tmp_path).stat().st_size < 1.1 * len(screen.data)
 
 
 def test_without_tasks_the_record_still_names_them(tmp_path: Path) -> None:

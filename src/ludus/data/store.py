@@ -11,8 +11,9 @@ parts win over what the merged file holds for the same step and phase, and are r
 
 Written: what was sampled, read and scored, as ids and as text. Not written: a task's answer and prompt (`read` takes
 the tasks), `signals`, the `info` of turns, and what numbers beyond the vocabulary stand for (`Node.inputs`: for each
-soft token it would be a whole embedding). Such contexts can be looked at, and not learnt from again. An image stands
-in a text as U+FFFC, its bytes beside it.
+soft token it would be a whole embedding). Such contexts can be looked at, and not learnt from again. An image of
+the opening stands in its text as U+FFFC; those of an observation are beside its text. What occurs often, as the first
+screen of a group does, is in a file once.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ from ludus.types import (
 
 Phase = Literal["before", "train", "after"]
 PHASES: tuple[Phase, ...] = ("before", "train", "after")
+DICTIONARY = (
+    256 << 20
+)  # bytes of different values of a column up to which equal ones are written once
 OBJECT = "\ufffc"  # Unicode's stand-in for an object in a text
 
 _SAMPLING = pa.struct(
@@ -113,6 +117,7 @@ SCHEMA = pa.schema(
                     [
                         ("action", pa.string()),
                         ("observation", pa.string()),
+                        ("images", pa.list_(pa.binary())),
                         ("reward", pa.float64()),
                         ("anchor", pa.string()),
                         ("node", pa.int64()),
@@ -236,6 +241,7 @@ def _records(groups: Sequence[Group], step: int, phase: Phase) -> list[dict[str,
                 {
                     "action": _text(turn.action),
                     "observation": _text(turn.observation),
+                    "images": [picture.data for picture in turn.pictures],
                     "reward": turn.reward,
                     "anchor": turn.anchor
                     if turn.anchor is None or isinstance(turn.anchor, str)
@@ -308,6 +314,7 @@ def _groups(records: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]) -> 
                     turn["observation"],
                     turn["reward"],
                     turn["anchor"],
+                    pictures=tuple(map(Image, turn.get("images") or ())),
                 )
                 for turn in record["turns"]
             ),
@@ -395,7 +402,9 @@ def _parts(run: str | Path) -> dict[tuple[int, int], Path]:
 def _replace(path: Path, parts: Iterator[pa.Table]) -> None:
     """Writes to a file beside `path`, one row group for each table, and renames it when it is on disk."""
     unfinished = path.with_suffix(".unfinished")
-    with pq.ParquetWriter(unfinished, SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(
+        unfinished, SCHEMA, compression="zstd", dictionary_pagesize_limit=DICTIONARY
+    ) as writer:
         for table in parts:
             writer.write_table(table, row_group_size=max(1, len(table)))
     with open(unfinished, "rb") as file:

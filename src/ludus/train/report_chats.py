@@ -103,7 +103,7 @@ def _side(rollout: Rollout) -> dict[str, Any]:
         "turns": [
             {
                 "action": readable(turn.action) or "(nothing)",
-                "observation": readable(turn.observation),
+                "observation": [readable(turn.observation), *map(_part, turn.pictures)],
                 "reward": figure(turn.reward) if turn.reward else "",
             }
             for turn in rollout.turns
