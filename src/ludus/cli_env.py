@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -54,9 +55,12 @@ class List:
         table = Table(box=None)
         table.add_column("name", no_wrap=True)
         table.add_column("world")
-        for entry in found:
-            needs = f" [dim](needs {', '.join(entry.wants)})[/]" if entry.wants else ""
-            table.add_row(escape(entry.name), escape(entry.title) + needs)
+        for folder, inside in groupby(sorted(found, key=lambda e: e.folder), lambda e: e.folder):
+            if folder:
+                table.add_row(f"\n[bold]{folder}[/]")
+            for entry in inside:
+                needs = f" [dim](needs {', '.join(entry.wants)})[/]" if entry.wants else ""
+                table.add_row(escape(entry.name), escape(entry.title) + needs)
         console.print(table)
         console.print(
             "What a world needs is given with --set, or in a file of your own: FILE.py:NAME, for example\n"

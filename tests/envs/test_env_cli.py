@@ -58,6 +58,7 @@ def test_list_shows_the_worlds_of_the_package(capsys):
     rows = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
     assert rows["grid:grid"]["wants"] == [] and rows["grid:grid"]["title"]
     assert "starts" in rows["grid:Grid"]["wants"]
+    assert "science_games:ScienceGames" in rows
     assert "books:minecraft" in rows and not any(
         "Guarded" in name or "Remote" in name for name in rows
     )

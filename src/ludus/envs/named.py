@@ -52,6 +52,11 @@ class Entry:
     title: str
     wants: tuple[str, ...]
 
+    @property
+    def folder(self) -> str:
+        """That its file lies in, below envs; none for the worlds that are one file."""
+        return self.module.removeprefix("ludus.envs.").rpartition(".")[0]
+
 
 @cache
 def entries() -> tuple[Entry, ...]:
@@ -73,7 +78,7 @@ def entries() -> tuple[Entry, ...]:
             node
             for node in tree.body
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_")
-            if _is_world(node) or _makes(node, classes)
+            if _is_world(node) or _extends(node, classes) or _makes(node, classes)
         ]
         for module, tree in trees.items()
     }
@@ -201,6 +206,10 @@ def _is_world(node: ast.AST) -> bool:
         return False
     methods = {f.name for f in node.body if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef)}
     return methods >= METHODS
+
+
+def _extends(node: ast.AST, classes: set[str]) -> bool:
+    return isinstance(node, ast.ClassDef) and any(ast.unparse(b) in classes for b in node.bases)
 
 
 def _makes(node: ast.AST, classes: set[str]) -> bool:
