@@ -420,6 +420,7 @@ class Window:
         await self._tab.settle()
 
 
+INTERRUPTED = 5  # times that a page is gone to again
 # Of what Playwright says: nobody answers, this is no address, what is there is no page.
 NOT_REACHED = ("net::", "invalid URL", "unsupported protocol", "Download is starting")
 
@@ -487,13 +488,15 @@ class _Tab:
             await self._idle.wait()
 
     async def goto(self, url: str) -> None:
-        try:
-            await self.moved(self.page.goto(url, wait_until="load"))
-        except Exception as error:  # the page that says that the one before could not be reached is still on its way
-            if "interrupted by another navigation" not in str(error):
-                raise
+        """The page that says that the one before could not be reached may still be on its way: then once more."""
+        for attempt in range(1 + INTERRUPTED):
+            try:
+                return await self.moved(self.page.goto(url, wait_until="load"))
+            except Exception as error:
+                if attempt == INTERRUPTED or "interrupted by another navigation" not in str(error):
+                    raise
             await self.page.wait_for_load_state("load")
-            await self.moved(self.page.goto(url, wait_until="load"))
+            await asyncio.sleep(0.1 * attempt)
 
     async def travel(self, steps: int) -> None:
         """Through the history; the empty page that every tab begins with is no part of it."""
