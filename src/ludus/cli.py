@@ -6,9 +6,10 @@ import json
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,10 +19,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from ludus import cli_env, recipes
-from ludus.types import Explained
+from ludus.types import Explained, Sampling
 
 console = Console()
 Text = tyro.conf.Positional
+DEFAULT_K = (1, 8)  # of pass@k; what is more than the answers is left out
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,11 @@ class List:
     page: Path | None = None
 
     def __call__(self) -> None:
-        rows = [entry for entry in recipes.entries() if self.family in ("", entry.family)]
+        every = list(recipes.entries())
+        families = sorted({entry.family for entry in every})
+        if self.family and self.family not in families:
+            raise SystemExit(f"--family {self.family}: there is none; give {', '.join(families)}")
+        rows = [entry for entry in every if self.family in ("", entry.family)]
         if self.json:
             for entry in rows:
                 row = {"id": entry.id, "family": entry.family, "title": entry.title}
@@ -69,7 +75,7 @@ class Run:
 
     Args:
         recipe: id (see `ludus list`) or a .py file.
-        variant: another recipe value in the same file, such as ppo or real_book.
+        variant: another recipe value in the same file, such as ppo or real_book, or one of its arms.
         model: a shipped base, a folder with a transformers model and tokenizer, or a hub name.
         steps: training steps; the recipe's own if left out.
         seed: of everything random; the same seed gives the same curve to the last digit on one machine.
@@ -123,32 +129,46 @@ class Run:
                     table.add_row(measure, f"{value:.4g}")
                 console.print(table, f"all of it lies in {out}")
             return
-        result = run(
-            recipe,
-            lambda: build(recipe, seed=self.seed, device=self.device, deadline=self.deadline),
-            out,
-            name=name,
-            seed=self.seed,
-            resume=self.resume,
-            checkpoint_every=self.checkpoint_every,
-            trackers=lambda folder, after: open_trackers(
-                self.track, folder, describe(recipe), after=after
-            ),
-            progress=lambda total, done: Silent() if self.quiet else progress(total, done=done),
-        )
+        try:
+            result = run(
+                recipe,
+                lambda: build(recipe, seed=self.seed, device=self.device, deadline=self.deadline),
+                out,
+                name=name,
+                seed=self.seed,
+                resume=self.resume,
+                checkpoint_every=self.checkpoint_every,
+                trackers=lambda folder, after: open_trackers(
+                    self.track, folder, describe(recipe), after=after
+                ),
+                progress=lambda total, done: Silent() if self.quiet else progress(total, done=done),
+            )
+        except KeyboardInterrupt:
+            words = [*self.typed(), "--seed", str(self.seed), "--resume", "--out", str(out)]
+            raise KeyboardInterrupt(f"; go on with: {shlex.join(words)}") from None
         if self.quiet:
             return
+        again = shlex.join(self.typed())
         console.print(
             f"\nsuccess on held-out tasks  before {result.before['success']}   after {result.after['success']}\n"
             f"report                     {out / 'report.html'}\n\n"
             "What to try next\n"
             f"  ludus eval {out} --k 1 8                 avg@n and pass@k with intervals\n"
-            f"  ludus run {self.recipe} --seed 1              the same with other random numbers\n"
-            f"  ludus run {self.recipe} --model DIR           your own model, nothing else changed\n"
+            f"  {again} --seed {self.seed + 1}              the same with other random numbers\n"
+            f"  {again} --model DIR           your own model, nothing else changed\n"
             "  docs/own-environment.md                  your own world, in 25 lines",
             soft_wrap=True,
             highlight=False,
+            markup=False,
         )
+
+    def typed(self) -> list[str]:
+        """The command that makes such a run again, without seed and folder."""
+        words = ["ludus", "run", self.recipe]
+        words += [] if self.variant == "recipe" else ["--variant", self.variant]
+        words += ["--model", self.model] if self.model else []
+        words += [] if self.steps is None else ["--steps", str(self.steps)]
+        return [*words, *(word for change in self.set for word in ("--set", change))]
 
 
 @dataclass(frozen=True)
@@ -180,7 +200,7 @@ class Eval:
     variant: str = "recipe"
     tasks: int = 256
     answers: int = 8
-    k: tuple[int, ...] = (1, 8)
+    k: tuple[int, ...] = DEFAULT_K
     turns: int | None = None
     temperature: float = 1.0
     seed: int = 0
@@ -197,41 +217,50 @@ class Eval:
         from ludus.train.run import evaluate, held_out
         from ludus.types import Key
 
-        if (self.run is None) == (not self.model):
-            raise SystemExit("give a run folder or --model, one of them: see `ludus eval --help`")
+        self.check()
         model, task, variant = self.model, self.task, self.variant
-        if self.run is not None:
-            model = str(self.run / "model")
+        folder = None if self.run is None else RunFolder(self.run)
+        step, seed = 1, self.seed
+        if folder is not None:
+            model = str(folder.path / "model")
+            name, seed = folder.about["name"], folder.about["seed"]
             if not Path(model).exists():
                 raise SystemExit(
-                    f"{self.run} has no model yet: the run is not over; end it with --resume"
+                    f"{self.run} has no model; a run that is not over gets one with --resume, and a study has none"
                 )
-            if not task:
-                task, _, own = RunFolder(self.run).about["name"].partition(":")
+            if not task:  # what `ludus compare` made is called SYSTEM on TASK
+                task, _, own = name.rpartition(" on ")[2].partition(":")
                 variant = own or variant
+                step = max(1, (folder.summary or {}).get("steps", 1))
         if not task:
             raise SystemExit("give --task, the recipe whose held-out tasks are attempted")
         recipe = chosen(task, variant)
+        if not isinstance(recipe, Recipe):
+            raise SystemExit(f"{task} has no held-out tasks; `ludus run {task}` measures it")
         evaluation = replace(
             recipe.evaluation,
             answers=self.answers,
             max_turns=self.turns or recipe.evaluation.max_turns,
         )
-        if not isinstance(recipe, Recipe):
-            raise SystemExit(f"{task} has no held-out tasks; `ludus run {task}` measures it")
-        strategy: Any = recipe.evaluation.strategy or recipe.strategy
-        sampling = replace(strategy.sampling, temperature=self.temperature)
-        policy, renderer = open_model(model, device=self.device)
-        engine = LocalEngine(LocalSampler(policy, renderer))
+        strategy = at_temperature(recipe.evaluation.strategy or recipe.strategy, self.temperature)
+        samplers = {}
+        for player, policy in {"policy": recipe, **recipe.others}.items():
+            where: Any = model if player == "policy" else policy.model
+            if folder is not None and not self.task and player != "policy":
+                learnt = folder.path / f"model-{player}"
+                where = learnt if learnt.exists() else where
+            samplers[player] = LocalSampler(*open_model(where, device=self.device, seed=seed))
+        engine = LocalEngine(samplers)
         tasks = held_out(recipe.env, self.tasks or len(recipe.env.tasks("test")))
         with closing(engine), console.status(f"{len(tasks)} tasks, {self.answers} answers each"):
             groups = evaluate(
                 engine,
-                replace(strategy, sampling=sampling),
+                strategy,
                 recipe.env,
                 tasks,
                 evaluation,
                 Key(self.seed) / "eval",
+                cast=recipe.cast.plays(step) if recipe.cast else None,
             )
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         found = table(rollouts, [k for k in self.k if k <= self.answers])
@@ -246,6 +275,20 @@ class Eval:
             shown.add_row(name, f"{interval.mean:.3f}", low_high, str(interval.n))
         console.print(shown)
         console.print("ends: " + ", ".join(f"{count} {end}" for end, count in ends.most_common()))
+
+    def check(self) -> None:
+        """Raise on what cannot be measured, before a model is loaded."""
+        if (self.run is None) == (not self.model):
+            raise SystemExit("give a run folder or --model, one of them: see `ludus eval --help`")
+        least = {"tasks": 0, "answers": 1, "turns": 1, "temperature": 0}
+        for name, lowest in least.items():
+            if (value := getattr(self, name)) is not None and value < lowest:
+                raise SystemExit(f"--{name} {value}; give at least {lowest}")
+        wrong = [k for k in self.k if k < 1 or (k > self.answers and self.k != DEFAULT_K)]
+        if wrong:
+            raise SystemExit(
+                f"--k {wrong[0]} of {self.answers} answers; give k from 1 to {self.answers}, or --answers {max(self.k)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -387,9 +430,12 @@ def chosen(
         return isinstance(value, Recipe | Study) and not isinstance(value, type)
 
     module = recipes.load(name)
+    arms = getattr(module, "arms", {})
     recipe: Any = getattr(module, variant, None)
     if not is_one(recipe):
-        there = [k for k, v in vars(module).items() if is_one(v)]
+        recipe = arms.get(variant)
+    if not is_one(recipe):
+        there = [*(k for k, v in vars(module).items() if is_one(v)), *arms]
         raise recipes.UnknownRecipe(
             f"{name} has no recipe value {variant!r}; it has {', '.join(there)}"
         )
@@ -400,6 +446,31 @@ def chosen(
     if steps is not None and not isinstance(recipe, Recipe):
         raise SystemExit(f"{name} is no training run and has no --steps; see its fields with --set")
     return recipe if steps is None else replace(recipe, steps=steps)
+
+
+def at_temperature(piece: Any, temperature: float) -> Any:
+    """A strategy with every Sampling in it, and in what it wraps, at this temperature."""
+
+    def inside(value: Any) -> Any:
+        return at_temperature(value, temperature)
+
+    if isinstance(piece, Sampling):
+        return replace(piece, temperature=temperature)
+    if is_dataclass(piece) and not isinstance(piece, type):
+        now = {f.name: getattr(piece, f.name) for f in fields(piece) if f.init}
+        new = {name: made for name, old in now.items() if (made := inside(old)) is not old}
+        return replace(piece, **new) if new else piece
+    if isinstance(piece, partial):
+        args, keywords = inside(piece.args), inside(piece.keywords)
+        same = args is piece.args and keywords is piece.keywords
+        return piece if same else partial(piece.func, *args, **keywords)
+    if isinstance(piece, list | tuple):
+        made = [inside(each) for each in piece]
+        return piece if all(a is b for a, b in zip(made, piece, strict=True)) else type(piece)(made)
+    if isinstance(piece, Mapping):
+        held = {name: inside(each) for name, each in piece.items()}
+        return piece if all(held[name] is piece[name] for name in piece) else held
+    return piece
 
 
 def fresh(parent: Path, name: str) -> Path:
@@ -457,8 +528,13 @@ def main() -> None:
     )
     try:
         command()
-    except KeyboardInterrupt:
-        console.print("\nstopped; go on with --resume --out and the same recipe")
+    except KeyboardInterrupt as stop:
+        cure = "".join(map(str, stop.args))
+        if isinstance(command, Replicate | Compare):
+            cure = "; the same command goes on where it was stopped"
+        Console(stderr=True).print(
+            f"\nstopped{cure}", soft_wrap=True, markup=False, highlight=False
+        )
         sys.exit(130)
     except (Explained, FileNotFoundError) as error:
         Console(stderr=True).print(f"[bold red]error[/]: {escape(str(error))}", soft_wrap=True)

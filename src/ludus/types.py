@@ -177,6 +177,17 @@ class Sampling:
     soft: Soft | None = None
 
     def __post_init__(self) -> None:
+        narrow = 0 < self.top_p <= 1 and self.top_k >= 0
+        if not (self.temperature >= 0 and narrow and self.max_tokens >= 1):
+            raise ValueError(
+                f"{self}; give a temperature from 0 (greedy), top_p above 0 and up to 1 (all), top_k from 0 (all), "
+                "and max_tokens from 1"
+            )
+        if isinstance(self.stop, str) or "" in self.stop:
+            raise ValueError(
+                f"stop={self.stop!r} would end a turn at any character; give a tuple of texts, such as "
+                "stop=('</answer>',)"
+            )
         if self.soft is not None and (self.top_k or self.top_p < 1):
             raise ValueError(
                 f"soft mixes all tokens, and top_k={self.top_k}, top_p={self.top_p} choose some; leave them out"

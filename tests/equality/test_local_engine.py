@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +34,7 @@ from ludus.advantages.credit import GRPO
 from ludus.data.batch import make_batch
 from ludus.data.render import Renderer
 from ludus.engines.local.attention import Tree
+from ludus.engines.local.build import open_model
 from ludus.engines.local.check import Disagreement, check_agreement
 from ludus.engines.local.engine import LocalEngine
 from ludus.engines.local.learner import LocalLearner
@@ -37,7 +45,7 @@ from ludus.losses.clipped import clipped_ratio
 from ludus.losses.kl import k3
 from ludus.losses.objective import KL, Objective
 from ludus.rollouts.agent_loop import AgentLoop
-from ludus.types import Batch, End, Key, Node, Optim, Request, Sampling, Step
+from ludus.types import Batch, End, Key, Node, Optim, Request, Rollout, Sampling, Step
 
 LOOP = AgentLoop(Sampling(max_tokens=6))
 
@@ -158,6 +166,73 @@ def test_attempts_that_wait_for_room_are_made_when_all_others_end_at_once() -> N
         np.testing.assert_array_equal(sampled(one.rollouts[0]), sampled(other.rollouts[0]))
 
 
+def in_time(work: Callable[[], Any]) -> Any:
+    """What `work` returns or raises; a failure where it never ends."""
+    ended: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            ended.set_result(work())
+        except BaseException as error:
+            ended.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return ended.result(timeout=30)
+
+
+def test_a_fault_of_the_program_is_raised_while_others_wait_for_their_environments() -> None:
+    async def slow(turn: int, action: str) -> Step:
+        await asyncio.sleep(0.2)
+        return Step(turn + 1, "late", end=End.FAILED)
+
+    async def strategy(request: Request, sampler: object, env: Any, key: Key) -> Rollout:
+        if key.path[-1] == 1:
+            raise KeyError("not in the recipe")
+        await env.step(0, "go")
+        raise AssertionError("was let go on after the fault")
+
+    local = engine()
+    for _ in range(2):  # and the engine is as good as before
+        with pytest.raises(KeyError, match="not in the recipe"):
+            in_time(lambda: local.collect(strategy, requests(1, 2, 1), Script(slow), Key(0)))
+
+
+def test_a_call_that_has_returned_may_be_cancelled_before_its_tick() -> None:
+    async def short(turn: int, action: str) -> Step:
+        await asyncio.sleep(0.01)
+        return Step(turn + 1, "soon", end=End.FAILED)
+
+    async def slow(turn: int, action: str) -> Step:
+        await asyncio.sleep(0.3)
+        return Step(turn + 1, "late", end=End.FAILED)
+
+    async def either(turn: int, action: str) -> Step:
+        return await (short if action == "short" else slow)(turn, action)
+
+    async def strategy(request: Request, sampler: object, env: Any, key: Key) -> Rollout:
+        if key.path[-1] == 0:
+            await env.step(0, "slow")
+            return Rollout(request.task, (), (), 0.0, End.FAILED)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await env.step(0, "short")
+        return Rollout(request.task, (), (), 0.0, End.GAVE_UP)
+
+    group = in_time(
+        lambda: engine().collect(strategy, requests(1, 2, 1), Script(either), Key(0))[0]
+    )
+    assert [rollout.end for rollout in group.rollouts] == [End.FAILED, End.GAVE_UP]
+
+
+def test_a_model_ends_its_turns_where_its_generation_config_says(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    before = open_model(tmp_path, device="cpu")[1].stop_ids
+    assert not before & {11, 12}
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [11, 12]}))
+    assert open_model(tmp_path, device="cpu")[1].stop_ids == before | {11, 12}
+
+
 def test_score_is_the_models_own_and_leaves_the_rollout_alone() -> None:
     model = tiny_model()
     plain = copy.deepcopy(model)
@@ -174,6 +249,8 @@ def test_score_is_the_models_own_and_leaves_the_rollout_alone() -> None:
         return context.context(), forced.result(), first.result().tokens
 
     row, scored, tokens = asyncio.run(play())
+    nothing = local.score(Node(None, row), np.zeros(0, np.int64))
+    assert len(asyncio.run(asyncio.wait_for(nothing, 10))) == 0
     whole = torch.from_numpy(np.concatenate([row, [5, 6, 7]]))
     with torch.no_grad():
         logp = plain(input_ids=whole[None]).logits[0].log_softmax(-1)
@@ -202,6 +279,32 @@ def test_choose_inverts_the_cumulative_distribution() -> None:
         tokens, logp = choose(logits, one, uniform, [narrow] * 5)
         assert tokens.tolist() == [0, 0, 0, 2, 2]
         assert logp[-1].exp().item() == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"top_p": 0.0},
+        {"top_k": -1},
+        {"max_tokens": 0},
+        {"stop": "</answer>"},
+        {"stop": ("",)},
+    ],
+    ids=str,
+)
+def test_settings_that_choose_nothing_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"give a (temperature from 0|tuple of texts)"):
+        Sampling(**setting)
+
+
+def test_a_stop_string_may_have_several_tokens_a_character() -> None:
+    stop = "答案在这里结束了"
+    tokens = tokenizer()(stop, add_special_tokens=False)["input_ids"]
+    assert len(tokens) > len(stop) + 8
+    work: Any = SimpleNamespace(sampling=Sampling(stop=(stop,)), said=[5, *tokens])
+    assert sampler()._said(work)
 
 
 def test_stop_strings_end_a_turn_after_the_token_that_completes_them() -> None:
@@ -281,6 +384,24 @@ def test_passes_sharing_and_order_do_not_change_the_gradient(over: object) -> No
         torch.testing.assert_close(gradient(batch, objective, **optim), whole, atol=1e-6, rtol=1e-4)
     order = torch.randperm(len(batch))
     torch.testing.assert_close(gradient(batch.rows(order), objective), whole, atol=1e-6, rtol=1e-4)
+
+
+def test_checkpointing_keeps_less_for_the_gradient() -> None:
+    batch = trained_batch()
+
+    def kept(checkpointing: bool) -> int:
+        size = 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal size
+            size += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            gradient(batch, Objective(clipped_ratio), checkpointing=checkpointing)
+        return size
+
+    assert kept(True) < kept(False) / 2
 
 
 def test_the_gradient_is_that_of_the_plainest_loop() -> None:

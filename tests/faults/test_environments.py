@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
 from tests.helpers import Script, engine, solved_after, tiny_model
 
-from ludus.advantages.credit import GRPO
+from ludus.advantages.credit import GRPO, ReMax
 from ludus.curricula.horizon import fixed
 from ludus.data.batch import make_batch
 from ludus.losses.clipped import clipped_ratio
 from ludus.rollouts.agent_loop import AgentLoop
+from ludus.rollouts.continued import Continued
+from ludus.rollouts.critique_refine import ACTOR, CRITIC, CritiqueRefine
+from ludus.rollouts.soft_thought import SoftThought
+from ludus.rollouts.solve_and_verify import GENERATOR, VERIFIER, SolveAndVerify
+from ludus.rollouts.tree_search import BestOf, TreeData
 from ludus.train.collect import AllLost, Collector, judged
 from ludus.train.recipe import Recipe
 from ludus.train.summary import summary
@@ -133,6 +138,56 @@ def test_a_close_that_fails_changes_nothing(caplog: pytest.LogCaptureFixture) ->
     assert "the server is gone" in caplog.text
 
 
+@dataclass(frozen=True)
+class Handles(Script):
+    """A world whose states stand for something outside, which is held until it is closed."""
+
+    held: set[str] = field(default_factory=set)
+    down: bool = False
+    name: str = "handles"
+
+    async def reset(self, task: Task, seed: int) -> Step:
+        if self.down:
+            raise ConnectionError("no server")
+        self.held.add(task.id)
+        return Step(task.id, "Go.")
+
+    async def step(self, state: Any, action: str) -> Step:
+        assert state in self.held
+        told = {"problem": "p", "attempt": "a", "correct": False}
+        return Step(state, "seen", 1.0, End.FAILED, told)
+
+    async def close(self, state: Any) -> None:
+        self.held.remove(state)
+
+
+SAY = Sampling(max_tokens=3)
+HOLDING: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "AgentLoop": (AgentLoop(SAY), ()),
+    "Continued": (Continued(SAY), ()),
+    "SoftThought": (SoftThought(SAY, SAY), ()),
+    "SolveAndVerify": (
+        SolveAndVerify(lambda *told: (Message("user", "Judge."),), SAY, SAY, verdicts=1),
+        (GENERATOR, VERIFIER),
+    ),
+    "CritiqueRefine": (CritiqueRefine(SAY, SAY), (CRITIC, ACTOR)),
+    "TreeData": (TreeData(SAY, rounds=2), ()),
+    "BestOf": (BestOf(SAY, lambda contexts: [0.5] * len(contexts), samples=2), ()),
+}
+
+
+@pytest.mark.parametrize("name", HOLDING)
+def test_every_strategy_closes_what_it_opened_and_survives_a_reset_that_fails(name: str) -> None:
+    strategy, roles = HOLDING[name]
+    cast = dict.fromkeys(roles, "policy") if roles else None
+    for down, end in ((False, None), (True, End.ENV_CRASHED)):
+        world = Handles(down=down)
+        requests = [Request(task, 1, 1) for task in world.tasks()]
+        groups = engine().collect(strategy, requests, world, Key(0), cast=cast)
+        assert not world.held
+        assert end is None or {r.end for group in groups for r in group.rollouts} == {end}
+
+
 def test_a_fault_of_the_program_is_not_hidden() -> None:
     async def defect(*args: object) -> None:
         raise ZeroDivisionError("in the strategy")
@@ -169,3 +224,36 @@ def test_a_reward_that_is_no_number_is_counted_and_not_learnt_from() -> None:
     assert (
         summary(made)["lost"] == 2 and make_batch(made).scored.tolist() == [False] * 2 + [True] * 2
     )
+
+
+def test_a_group_whose_greedy_twin_was_lost_is_lost_with_it_and_worlds_are_the_same() -> None:
+    asked: list[int] = []
+
+    class Fades(Script):
+        loses = (3,)
+
+        async def reset(self, task: Task, seed: int) -> Step:
+            asked.append(seed)
+            if len(asked) in self.loses:
+                raise ConnectionError("the server is gone")
+            return await super().reset(task, seed)
+
+    def collector(world: Any) -> Collector:
+        recipe = Recipe(env=world, strategy=LOOP, credit=ReMax(), loss=clipped_ratio)
+        return Collector(recipe, engine(), step=1, turns=3)
+
+    requests = [Request(Task("a"), 1, 3), Request(Task("b"), 1, 3)]
+    _, sampled, (one, other) = collector(Fades(solved_after(1))).collect(None, requests, Key(0))
+    assert [g.rollouts[0].end for g in sampled] == [End.SOLVED] * 2
+    assert one.rollouts[0].end is End.ENV_CRASHED and "greedy attempt" in one.rollouts[0].error
+    assert (other.rollouts[0].end, other.baseline) == (End.SOLVED, 1.0)
+    assert make_batch([one, other]).scored.tolist() == [False, True]
+
+    class Again(Fades):
+        loses = (1, 2)
+
+    asked.clear()
+    collector(Again(solved_after(1))).collect(None, [Request(Task("a"), 1, 3)], Key(0))
+    assert (
+        len(asked) == 4 and len(set(asked)) == 1
+    )  # a step collected anew compares in the same world

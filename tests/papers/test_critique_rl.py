@@ -93,6 +93,12 @@ def test_judging() -> None:
     )  # absent is never right
 
 
+def test_a_verdict_is_looked_for_in_time() -> None:
+    line = "Correctness of the final answer: Wrong"
+    assert verdict("\n" * 100_000 + line + "\n" * 100_000) == "wrong"
+    assert verdict("Summary\n \t ## **" + line + "**\n\nDone.") == "wrong"
+
+
 @pytest.mark.parametrize(
     ("critique", "found"),
     [

@@ -28,7 +28,7 @@ from ludus.rewards.information_gain import (
 )
 from ludus.rollouts.agent_loop import AgentLoop
 from ludus.rollouts.forced import encode, forced_score, geometric_probability
-from ludus.rollouts.gain import AnswerProbability
+from ludus.rollouts.gain import AnswerProbability, reference
 from ludus.types import (
     Completion,
     ContextTooLong,
@@ -83,6 +83,7 @@ def test_outcome() -> None:
     assert answer_f1("<think><answer>oak log</answer>", ["oak log"]) == -2.0
     assert balanced("<think>a</think><think>b</think>") and balanced("")
     assert not balanced("</think><think>") and not balanced("<think><think></think></think>")
+    assert answer_f1("<answer>" * 100_000, ["oak"]) == -2.0  # in time
 
 
 # ------------------------------------------------------------------ the advantage
@@ -198,6 +199,13 @@ def test_no_room_for_the_answer_is_no_gain() -> None:
     assert rollout.signals[SIGNAL] == pytest.approx((0.1, 0.1, 0.3), abs=1e-6)
     rollout, _ = measured([-1.0], turns=1)
     assert rollout.signals[SIGNAL] == (0.0,)
+
+
+def test_a_task_without_an_answer_is_refused() -> None:
+    assert reference(replace(TASK, answer=7)) == reference(replace(TASK, answer=(7, 8))) == "7"
+    for answer in (None, [], (None,)):
+        with pytest.raises(ValueError, match="give tasks with a reference answer"):
+            reference(replace(TASK, answer=answer))
 
 
 def test_the_reward_wants_the_measurement() -> None:

@@ -273,6 +273,14 @@ def test_as_an_environment(pools: dict[str, Pool]):
     assert asyncio.run(world.step(step.state, quoted)).reward == 0
 
 
+def test_a_world_wants_as_many_tests_of_each_and_enough_shots(pools: dict[str, Pool]):
+    one, other = pools["test"].problems[:2]
+    with pytest.raises(ValueError, match="train problems have different numbers of tests"):
+        ManyShots({"train": (one, replace(other, tests=other.tests[:3]))})
+    with pytest.raises(ValueError, match="has 20 shots; give fewer in shots="):
+        ManyShots({"test": (replace(one, shots=one.shots[:20]),)}, (4, 32))
+
+
 def test_a_pool_is_drawn_by_its_seed_alone(pools: dict[str, Pool]):
     assert pool("test", 2, depth=2, filters=SMALL).problems == pools["test"].problems[:2]
     assert pool("test", 2, depth=2, filters=SMALL, seed=1).problems != pools["test"].problems[:2]

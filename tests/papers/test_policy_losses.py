@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ludus.losses import kl
+from ludus.losses import kl, objective
 from ludus.losses.cispo import cispo
 from ludus.losses.clipped import clipped_ratio
 from ludus.losses.entropy import entropy
 from ludus.losses.gspo import gspo
 from ludus.losses.one_side import one_side
 from ludus.losses.reinforce import reinforce
+from ludus.losses.supervised import sft
 from ludus.losses.topr import topr
 from ludus.losses.value import clipped_value
 from ludus.weights.average import average
@@ -227,6 +228,30 @@ def test_adaptive_coefficient() -> None:
     assert kl.adapted(0.001, 0.1, **knobs) == 0.001
     with pytest.raises(ValueError, match="above 0"):
         kl.adapted(0.001, 0.1, target=0.0, count=1, horizon=1)
+    with pytest.raises(ValueError, match="give one well above 20"):  # would be -0.001
+        kl.adapted(0.001, 0.0, target=0.1, count=100, horizon=10)
+    assert kl.adapted(0.001, 0.0, target=0.1, count=100, horizon=25) == pytest.approx(0.0002)
+
+
+# ---------------------------------------------------------------- what is left out where nothing is to compare
+
+
+@pytest.mark.parametrize(
+    "loss", [reinforce, clipped_ratio, gspo, one_side, topr, partial(cispo, upper=2.0)]
+)
+def test_a_policy_loss_has_nothing_to_say_without_an_advantage(loss: Callable[..., Tensor]) -> None:
+    assert not objective.Objective(loss).teaches_all
+    assert objective.Objective(loss, entropy=0.1).teaches_all
+    assert objective.Objective(loss, kl=objective.KL(0.1, kl.k2)).teaches_all
+
+
+def test_fine_tuning_and_regression_teach_without_an_advantage() -> None:
+    def regressed(logp: Tensor, old_logp: Tensor, advantage: Tensor, mask: Tensor) -> Tensor:
+        return (logp - old_logp - advantage) ** 2 * mask
+
+    assert objective.Objective(sft).teaches_all and objective.Objective(regressed).teaches_all
+    with torch.no_grad():
+        assert objective.Objective(sft).teaches_all
 
 
 # ---------------------------------------------------------------- entropy

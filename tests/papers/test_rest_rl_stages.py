@@ -29,11 +29,23 @@ from ludus.losses.clipped import clipped_ratio
 from ludus.models import tiny
 from ludus.rollouts.continued import BEGUN, Continued, begun_by
 from ludus.rollouts.tree_search import VALUES, BestOf, TreeData, TreeSearch
+from ludus.search import mcts
 from ludus.search.value_model import ValueModel
 from ludus.train.loop import start, train
 from ludus.train.recipe import Recipe
 from ludus.train.study import silent
-from ludus.types import End, Group, Key, Optim, Request, Rollout, Sampling, Task, Turn
+from ludus.types import (
+    End,
+    Group,
+    Key,
+    Optim,
+    Request,
+    Rollout,
+    Sampling,
+    Step,
+    Task,
+    Turn,
+)
 
 WORLD = Pipelines(lines=(3, 3), train=24, test=12)
 SIZE = tiny.Size(hidden=32, layers=1, heads=2, shared=1, head=16, inner=64)
@@ -257,6 +269,30 @@ def test_a_value_model_learns_and_reads_the_last_token(folder: Path) -> None:
         value.fit(contexts, targets[:3], lr=1e-3)
 
 
+def test_a_value_does_not_change_with_the_token_that_pads(folder: Path) -> None:
+    """Many policies pad with the end of a turn, which stands inside every prompt and may end a text."""
+    model, _ = opened(folder)
+    value = ValueModel(model.module, seed=1)
+    value.module.score.weight.data.mul_(3)
+    model.module.config.pad_token_id = 1
+    other = ValueModel(model.module, seed=1)
+    other.module.load_state_dict(value.module.state_dict())
+    contexts = [np.array(ids) for ids in ([5, 1, 9, 12, 1, 30, 40], [7, 8, 1], [6, 20, 1, 1])]
+    assert other._read(contexts).tolist() == value._read(contexts).tolist()
+    model.module.config.pad_token_id = None
+    assert ValueModel(model.module, seed=1)(contexts[:1])
+
+
+def test_a_tree_is_walked_however_deep() -> None:
+    root = node = mcts.Node("")
+    for _ in range(2000):
+        first, _ = mcts.add_children(node, ["a\nb", "c"])
+        node = first
+    walked = list(root.walk())
+    assert len(walked) == 4001 and walked[0] is root and walked[2000] is node
+    assert [n.state for n in walked[2001:2003]] == [f"{walked[at].state}c\n" for at in (1999, 1998)]
+
+
 def test_searches_spend_what_they_are_given(folder: Path) -> None:
     _, engine = opened(folder)
     state, task = WORLD.start("train", 0), next(iter(TASKS.values()))
@@ -287,6 +323,33 @@ def test_searches_spend_what_they_are_given(folder: Path) -> None:
         assert found.solved == (found.signals["score"] == 1)
     with pytest.raises(ValueError, match="wants an environment"):
         asyncio.run(BestOf(SAMPLING, fair)(asked[0], engine.sampler, None, Key(0)))
+
+
+def test_a_search_wants_samples_for_one_expansion() -> None:
+    with pytest.raises(ValueError, match="samples=4, and an expansion takes 5; give enough"):
+        TreeSearch(SAMPLING, len, 4)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="samples=0; give 1 or more"):
+        BestOf(SAMPLING, len, 0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="samples=12 cannot be spent 5 at a time"):
+        TreeDecoding(WORLD, "", samples=(10, 12))
+
+
+def test_a_lost_problem_does_not_end_the_study(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone(Pipelines):
+        async def reset(self, task: Task, seed: int) -> Step:
+            if task.id.endswith("-1"):
+                raise ConnectionError("the server restarts")
+            step = await super().reset(task, seed)
+            long = task.id.endswith("-2")
+            return replace(step, observation="no room " * 3000) if long else step
+
+    gone = Gone(lines=(3, 3), train=24, test=12)
+    settings = {"problems": 4, "rounds": 2, "held_out": 4, "ranked": 3, "samples": (5,)}
+    told = TreeDecoding(gone, str(folder), SAMPLING, **settings).measure(0, tmp_path, silent)
+    assert all(np.isfinite(value) for value in told.values())
+    assert told["plain"] in [0, 0.5, 1] and told["scored/best of 5"] == 5
 
 
 def test_the_study_measures_every_way(folder: Path, tmp_path: Path) -> None:

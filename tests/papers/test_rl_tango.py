@@ -157,6 +157,22 @@ def said(*verdicts: str, final: str = r"\boxed{INCORRECT}", between: str = "") -
     )
 
 
+def test_many_tags_cost_no_more_than_their_length() -> None:
+    many = 50_000
+    opened = "<step_verification></step_verification><final_verification>"
+    spaced = "\\boxed{CORRECT}" + " " * many + "x"
+    for text in (
+        "<step_verification>" * many,
+        opened * many,
+        (opened + "</final_verification>") * many + "x",
+        "<step_verification>" + "<step>" * many + "</step_verification>",
+        opened + spaced + "</final_verification>",
+    ):
+        said = parse(text)
+        assert said.steps == () and said.final is None and not said.concluded
+    assert steps_of("<step>" * many) == 0
+
+
 def test_step_verdicts_become_rewards() -> None:
     assert steps_of("<step>a</step> then <step>b</step>") == 2 and steps_of("none") == 0
     assert step_rewards(parse(said("CORRECT", "CORRECT")), 2) == [0.5, 0.5]
@@ -244,6 +260,10 @@ def test_schedule() -> None:
         roles.learning(0)
     with pytest.raises(ValueError, match="1 step or more"):
         replace(roles, turns=(("generator", 0),))
+    for wrong in ({"first": ""}, {"first": "verifer"}, {"own": "policy"}):
+        with pytest.raises(ValueError, match="one of the roles 'generator', 'verifier'"):
+            replace(roles, **wrong)
+    assert replace(roles, first="", warmup=0).learning(1) == "generator"
 
 
 # ------------------------------------------------------------------ the world

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from ludus.losses.exact_kl import exact_kl
 from ludus.losses.kl import k1
 from ludus.models import tiny
 from ludus.models.soup import CannotSoup, Soup, fingerprint, soup
+from ludus.models.tuned import Tuned
 from ludus.train.loop import start, train
 from ludus.train.recipe import Frozen, Recipe
 
@@ -250,6 +252,25 @@ def test_the_soup_of_two_fine_tunings_is_one_checkpoint(arms: dict[str, Recipe])
     assert average.folder() == folder
     # another seed of a run has ingredients of its own, of the same ancestor
     assert average.folder(1) != folder
+
+
+def test_who_is_second_to_make_a_model_takes_the_first_ones(
+    arms: dict[str, Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    average = arms["salsa"].reference
+    assert isinstance(average, Soup)
+    one, _ = average.ingredients
+    assert isinstance(one, Tuned)
+    before = weights(one)
+    rename = Path.rename
+
+    def late(made: Path, where: Path) -> Path:
+        shutil.copytree(made, where)  # what another process finished a moment ago
+        return rename(made, where)
+
+    monkeypatch.setattr(Path, "rename", late)
+    assert fingerprint(weights(replace(one, order=7))) != fingerprint(before)
+    assert (average.folder() / "soup.json").exists()
 
 
 def test_it_is_measured_from_the_soup_and_begins_at_the_first(arms: dict[str, Recipe]) -> None:

@@ -12,7 +12,7 @@ import torch
 from ludus.data.pairs import Pair, agentgym, all_pairs, best_worst, split_by_gap
 from ludus.data.selection import keep_best
 from ludus.evals.best_of_n import best_of_n_kl, expected_maximum
-from ludus.types import End, Group, Node, Rollout, Task, Turn
+from ludus.types import End, Group, Image, Node, Rollout, Task, Turn
 
 
 def rollout(reward: float, action: str = "", *, task: str = "t", end: End = End.FAILED) -> Rollout:
@@ -172,6 +172,13 @@ def test_the_same_actions_in_another_world_are_no_duplicate() -> None:
 
     kept = keep_best([Group("t", (saw("red"), saw("blue"), saw("red")))], per_task=None).kept
     assert [r.turns[0].observation for r in kept] == ["red", "blue"]
+
+    def shown(screen: bytes) -> Rollout:
+        turn = Turn(node, "look", pictures=(Image(screen),))
+        return Rollout(Task("t"), (node,), (turn,), 1.0, End.SOLVED)
+
+    kept = keep_best([Group("t", (shown(b"a"), shown(b"b"), shown(b"a")))], per_task=None).kept
+    assert [r.turns[0].pictures for r in kept] == [(Image(b"a"),), (Image(b"b"),)]
 
 
 def test_nothing_at_all() -> None:

@@ -39,6 +39,7 @@ from ludus.types import (
     Completion,
     End,
     Group,
+    Image,
     Key,
     Node,
     Request,
@@ -290,6 +291,15 @@ def test_the_cache_holds_what_was_read_and_not_the_shadow() -> None:
         close(after(vector)[at, answer.tokens], got, atol=1e-4)
         assert float((after(token)[at, answer.tokens] - got).abs().max()) > 1e-2
         assert len(thought.tokens) and all(n in inputs for n in thought.tokens.tolist())
+
+
+def test_what_the_world_shows_after_the_answer_is_kept_as_text_and_pictures() -> None:
+    picture = Image(b"png")
+    world = Script(lambda turn, action: Step(turn, ("seen", picture), 1.0, End.SOLVED))
+    request = Request(world.tasks()[0], 1, 1)
+    (group,) = engine().collect(strategy(), [request], world, Key(0))
+    turn = group.rollouts[0].turns[-1]
+    assert turn.observation == "seen" and turn.pictures == (picture,)
 
 
 def test_a_thought_that_ends_by_itself_needs_only_the_box() -> None:

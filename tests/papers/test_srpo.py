@@ -21,6 +21,7 @@ from ludus.rewards.reflection import (
     Reflection,
     attempts,
     blocks,
+    exactly,
     length_term,
     names_the_letter,
     outcome,
@@ -79,6 +80,11 @@ def test_attempts_are_full_pairs_of_a_think_and_its_answer() -> None:
     assert attempts("<answer>7</answer>" + response("5", "6")) == ["5", "6"]
     assert attempts("<think>a</think> so <answer>7</answer>") == []
     assert attempts("<think>a</think><answer>7</answer><reflection>r</reflection><think>b") == ["7"]
+
+
+def test_the_same_text_however_answer_and_key_are_spaced() -> None:
+    assert exactly(" 12  cm\n", "12 cm") and exactly("12 cm", " 12\ncm ") and exactly("7", 7)
+    assert not exactly("12cm", "12 cm")
 
 
 def test_many_tags_cost_no_more_than_their_length() -> None:

@@ -153,6 +153,10 @@ def test_recall_of_tags():
         ("```\na\n``` then ```python\nb\n```", "python\nb"),  # any fence, its label not known
         ("```sql\na\n``` then ```\nb\n```", "a"),
         ("`select 1`", "select 1"),
+        ("select 1`", "select 1"),
+        ("select 1```", "select 1"),
+        ("```sql\nselect `a b`\n```", "select `a b`"),  # the quotes of a name are the query's own
+        ("`select a from `t``", "select a from `t`"),
         ("<answer>unclosed ```sql\na\n```", "a"),
         ("", ""),
     ],

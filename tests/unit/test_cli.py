@@ -7,13 +7,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from ludus.cli import Eval, Run, at_temperature, chosen
 from ludus.curricula.horizon import fixed, staged
 from ludus.recipes.agents import agentgym_rl
+from ludus.rollouts.settings import samplings
+from ludus.train.folder import FolderError
 from ludus.train.override import OverrideError, override
 from ludus.train.recipe import RecipeError, check, describe
 
@@ -182,3 +186,56 @@ def test_a_recipe_is_described_as_plain_json() -> None:
     told = json.loads(json.dumps(describe(agentgym_rl.paper)))
     assert told["optim"]["lr"] == 1e-6 and told["horizon"]["limits"] == [10, 20, 30]
     assert told["loss"] == {"is": "clipped_ratio", "low": 0.2, "high": 0.2}
+
+
+def test_none_and_numbers_do_not_stand_where_a_piece_or_a_number_should() -> None:
+    recipe = agentgym_rl.recipe
+    for change in ("answers=none", "kl=0.1", "budget=100", "reward=x", "critic=none"):
+        with pytest.raises(OverrideError, match=f"--set {change}: "):
+            override(recipe, change)
+    assert override(recipe, "kl=none").kl is None
+
+
+@pytest.mark.parametrize("change", ["tasks=0", "answers=0", "max_turns=0", "every=-1"])
+def test_an_evaluation_of_nothing_is_refused_at_the_start(change: str) -> None:
+    with pytest.raises(RecipeError, match=rf"evaluation.{change}; give at least"):
+        check(override(agentgym_rl.recipe, f"evaluation.{change}"))
+
+
+def test_a_variant_may_be_an_arm() -> None:
+    assert describe(chosen("agentgym-rl", "fixed long")) == describe(agentgym_rl.arms["fixed long"])
+
+
+def test_the_temperature_reaches_what_a_strategy_wraps() -> None:
+    from ludus.recipes.agents import igpo
+
+    before = list(samplings(igpo.recipe.strategy))
+    after = list(samplings(at_temperature(igpo.recipe.strategy, 0.25)))
+    assert before and after == [replace(each, temperature=0.25) for each in before]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"answers": 0}, "--answers 0; give at least 1"),
+        ({"turns": 0}, "--turns 0; give at least 1"),
+        ({"tasks": -3}, "--tasks -3; give at least 0"),
+        ({"temperature": -1.0}, "--temperature -1.0; give at least 0"),
+        ({"k": (0,)}, "give k from 1 to 8"),
+        ({"k": (16,)}, "or --answers 16"),
+        ({}, "has no recipe.json"),
+    ],
+)
+def test_eval_refuses_what_cannot_be_measured(
+    asked: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises((SystemExit, FolderError), match=told):
+        Eval(run=tmp_path, **asked)()
+
+
+def test_the_next_command_is_the_run_that_was_made() -> None:
+    made = Run("agentgym-rl", variant="ppo", steps=2, seed=3, set=("optim.lr=1e-3",))
+    assert (
+        " ".join(made.typed())
+        == "ludus run agentgym-rl --variant ppo --steps 2 --set optim.lr=1e-3"
+    )

@@ -233,3 +233,21 @@ def test_changes_are_dotted() -> None:
         "d": ({}, MISSING),
         "e": (MISSING, [1]),
     }
+
+
+@pytest.mark.parametrize("text", ['{"format": 1, "na', "[]", "7"])
+def test_a_damaged_recipe_or_summary_is_named(tmp_path: Path, text: str) -> None:
+    folder = RunFolder.create(tmp_path, RECIPE, 0)
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(FolderError, match=r"summary.json is damaged.*Put back"):
+        _ = folder.summary
+    for lacking in (text, '{"format": 1}'):
+        (tmp_path / "recipe.json").write_text(lacking)
+        with pytest.raises(FolderError, match=r"recipe.json is damaged.*Put back"):
+            _ = folder.about
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FolderError, match=r"file/run cannot be made.*--out"):
+        RunFolder.create(tmp_path / "file" / "run", RECIPE, 0)

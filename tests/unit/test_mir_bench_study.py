@@ -165,6 +165,8 @@ def test_a_run_of_the_study(tmp_path: Path):
     assert (tmp_path / "accuracy.png").stat().st_size > 1000
     with pytest.raises(ValueError, match="give fewer"):
         Induction(BASE, Codes(1), shots=(91,)).measure(0, tmp_path, silent)
+    with pytest.raises(ValueError, match="has 90 shots, and a prompt wants 128; give fewer"):
+        Induction(BASE, Codes(1), shots=(4,), wrong_shots=128).measure(0, tmp_path, silent)
 
 
 def test_a_prompt_without_room_is_wrong(tmp_path: Path):
@@ -219,6 +221,12 @@ def test_rows_of_the_data_set(tmp_path: Path):
     (tmp_path / "bad.json").write_text(json.dumps([{"prompt": "p", "answer": "a"}]))
     with pytest.raises(NoSuchData, match="no column 'num_shots'"):
         rows(tmp_path / "bad.json")
+
+
+def test_a_line_may_hold_what_unicode_calls_the_end_of_a_line(tmp_path: Path):
+    file = tmp_path / "core.jsonl"
+    file.write_text(json.dumps({**ROW, "answer": "a\u2028b\x85"}, ensure_ascii=False), "utf-8")
+    assert rows(file)[0].answer == "a\u2028b\x85"
 
 
 def test_a_run_on_the_data_set(tmp_path: Path):

@@ -37,3 +37,14 @@ def test_a_folder_is_measured_as_the_base_in_it(
 ) -> None:
     monkeypatch.setenv("LUDUS_CACHE", str(tmp_path))
     assert dict(Prior(WORLD, str(BASE.folder()))) == dict(Prior(WORLD, BASE))
+
+
+def test_no_state_is_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUDUS_CACHE", str(tmp_path))
+    closed = []
+
+    class Held(Sums):
+        async def close(self, state: object) -> None:
+            closed.append(state)
+
+    assert len(Prior(Held(train=4, test=2), str(BASE.folder()))) == len(closed) == 6

@@ -88,6 +88,9 @@ PASSAGES = [
     Passage("0", "Emma", "A novel.\nIt is long."),
     Passage("b", "Łódź", "城市 🙂\u2028x"),
     Passage("2", "", ""),
+    Passage("3", '"Heroes" (album)', "x"),
+    Passage("4", 'He said "no"', "x"),
+    Passage("5", '"', "x"),
 ]
 
 
@@ -95,10 +98,10 @@ def test_passages_come_back_as_they_were_written(tmp_path: Path):
     path = tmp_path / "wiki.jsonl"
     write_passages(PASSAGES, path)
     found = PassageFile(path)
-    assert len(found) == 3 and list(found) == PASSAGES
-    assert found[2] == found[-1] == PASSAGES[2] and found[1] == PASSAGES[1]
+    assert len(found) == 6 and list(found) == PASSAGES
+    assert found[5] == found[-1] == PASSAGES[5] and found[1] == PASSAGES[1]
     with pytest.raises(IndexError):
-        found[3]
+        found[6]
     with pytest.raises(ValueError, match="line break"):
         write_passages([Passage("0", "a\nb", "")], path)
 

@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerFast
 
 from ludus.data.render import Pictures, Renderer
 from ludus.data.trace import Trace
-from ludus.types import Completion, Image, Message, Node, Patch, Sampling
+from ludus.data.written import written
+from ludus.types import Completion, Image, Message, Node, Patch, Sampling, Task
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 OURS = ["chatml", "thinking", "prefilled", "headers", "inst", "turns", "plain"]
@@ -155,6 +156,19 @@ def test_another_stop_token_is_kept_and_the_turn_is_closed_as_the_template_close
     node = sampled(renderer, renderer.open([user("hi")]), f"go{eos}")
     after = renderer.extend(node, "stop", [user("hi"), said("go")], [user("ok")])
     assert decode(renderer, after.context()).count(f"go{eos}<|im_end|>\n<|im_start|>") == 1
+
+
+@pytest.mark.parametrize("name", END)
+def test_an_answer_that_somebody_wrote_ends_as_the_template_ends_it(name: str) -> None:
+    renderer = renderer_of(name)
+    task = Task("t", (user("hi"),))
+    node = written(renderer, task, "go </s> on").contexts[0]
+    assert decode(renderer, node.tokens) == f"go </s> on{END[name]}"
+    eos = renderer.tokenizer.eos_token_id  # spelled in a text it stays text
+    assert list(node.tokens).count(eos) == (END[name] == "</s>")
+    history = [user("hi"), said("go </s> on")]
+    after = renderer.extend(node, "stop", history, [user("ok")])
+    assert decode(renderer, after.context()).count(END[name] * 2) == 0
 
 
 def test_a_template_without_an_end_of_turn_ends_where_the_next_message_begins() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ludus.recipes import UnknownRecipe
-from ludus.train.replicate import replicate_recipe
+from ludus.train.replicate import ReplicateError, replicate_recipe
 
 FILE = '''"""A paper, arXiv:0000.00000: a claim."""
 
@@ -58,3 +58,11 @@ def test_a_recipe_without_claims_is_refused(tmp_path: Path) -> None:
     file.write_text(FILE.split("claims = (")[0])
     with pytest.raises(UnknownRecipe, match="makes no claims"):
         replicate_recipe(str(file), [0, 1], tmp_path, tmp_path, print)
+
+
+def test_a_single_seed_is_refused_before_anything_is_run(tmp_path: Path) -> None:
+    file = tmp_path / "small.py"
+    file.write_text(FILE)
+    with pytest.raises(ReplicateError, match="--seeds 1 gives no interval; give 2"):
+        replicate_recipe(str(file), [0], tmp_path / "runs", tmp_path / "docs", print)
+    assert not (tmp_path / "runs").exists()

@@ -475,3 +475,22 @@ def test_a_long_run_stays_a_small_page(tmp_path: Path) -> None:
     ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     assert len(render(run, [], [])) < 200_000
+
+
+def test_a_chart_of_numbers_next_to_nothing_is_drawn() -> None:
+    for low, high in ((0.0, 1e-13), (5e-13, 5.1e-13), (1e-300, 1e-300)):
+        found = ticks(low, high)
+        assert found[0] < found[-1] and found[0] <= low * (1 + 1e-8) and found[-1] >= high
+        assert line_chart([Series("loss", [(1, low), (2, high)])])
+
+
+def test_what_compare_made_is_not_said_to_be_run_by_a_recipe() -> None:
+    about = {"name": "demo:ppo on other", "recipe": RECIPE, "seed": 7}
+    (only,) = advice("run", about, {"steps": 4}, [], [], None)
+    assert "one seed (7)" in only.text and not only.command
+
+
+def test_going_on_names_the_seed_and_quotes_the_arm() -> None:
+    about = {"name": "demo:fixed long", "recipe": RECIPE, "seed": 7}
+    going = advice("run", about, {}, [], [], None)[0]
+    assert going.command == "ludus run demo --variant 'fixed long' --seed 7 --resume --out run"

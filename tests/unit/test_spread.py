@@ -32,3 +32,13 @@ def test_groups_below_the_bar_are_dropped_once_it_is_known() -> None:
     state = json.loads(json.dumps(spread.update(state, [flat, wide])))
     assert spread.select(state, [flat, wide]) == [wide]
     assert spread.select(state, [flat, flat]) == [flat, flat]  # no step is empty
+
+
+def test_groups_that_faults_have_emptied_do_not_lower_the_bar() -> None:
+    spread = Spread(SpreadFilter(beta=1.0, measure=1, use=2))
+    wide = group("a", 0.0, 1.0)
+    lost = [group("a", 0.0, 0.0, end=End.ENV_CRASHED), Group("b", (wide.rollouts[0],))]
+    after = spread.update(spread.init(TASKS), [*lost, wide])
+    assert after["bar"]["average"] == pytest.approx(deviation(wide))
+    none = spread.update(spread.init(TASKS), lost)
+    assert none["bar"] == {"step": 1, "average": None, "count": 0}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from ludus.data.batch import make_batch
-from ludus.data.store import merge, read, write
+from ludus.data.store import SCHEMA, merge, read, write
 from ludus.types import End, Group, Image, Message, Node, Rollout, Sampling, Task, Turn
 
 
@@ -102,6 +104,52 @@ def test_a_picture_that_many_have_seen_is_written_once(tmp_path: Path) -> None:
     assert path.stat().st_size < 1.1 * len(screen.data)
     assert [r.turns[0].pictures for r in read(tmp_path)[0].rollouts] == [(screen,)] * 16
     assert merge(tmp_path).stat().st_size < 1.1 * len(screen.data)
+
+
+def one(**told: Any) -> Rollout:
+    turn = Turn(groups(1)[0].rollouts[0].contexts[0], "go", anchor=told.pop("anchor", None))
+    return Rollout(Task("t"), (turn.node,), (turn,), 1.0, End.SOLVED, **told)
+
+
+def test_those_that_are_compared_with_each_other_are_so_again(tmp_path: Path) -> None:
+    write(tmp_path, [Group("t", (one(cohort="1"), one(cohort="2")))], step=1)
+    assert [rollout.cohort for rollout in read(tmp_path)[0].rollouts] == ["1", "2"]
+
+
+def test_half_a_surrogate_pair_is_written_wherever_it_stands(tmp_path: Path) -> None:
+    told = [one(anchor=f"room {half}", error=f"no {half}") for half in ("\ud800", "\ud801")]
+    write(tmp_path, [Group("t", tuple(told))], step=1)
+    back = read(tmp_path)[0].rollouts
+    assert [rollout.error for rollout in back] == ["no ?", "no ?"]
+    assert len({rollout.turns[0].anchor for rollout in back}) == 2
+
+
+def test_a_stand_in_for_an_object_that_was_said_is_no_picture(tmp_path: Path) -> None:
+    seen = Message("user", ["a \ufffc b ", Image(b"png"), " c"])
+    plain = Message("user", "a \ufffc b")
+    write(tmp_path, [Group("t", (one(opening=(seen, plain)),))], step=1)
+    assert read(tmp_path)[0].rollouts[0].opening == (
+        Message("user", ["a \ufffd b ", Image(b"png"), " c"]),
+        plain,
+    )
+
+
+def test_parts_of_an_earlier_version_are_merged_with_those_of_this_one(tmp_path: Path) -> None:
+    early = write(tmp_path, groups(1), step=1)
+    write(tmp_path, groups(2), step=2)
+    turns = SCHEMA.field("turns").type.value_type
+    fields = [turns.field(i) for i in range(turns.num_fields) if turns.field(i).name != "images"]
+    kept = [field for field in SCHEMA if field.name not in {"cohort", "turns"}]
+    schema = pa.schema([*kept, ("turns", pa.list_(pa.struct(fields)))])
+    records = pq.read_table(early).to_pylist()
+    pq.write_table(pa.Table.from_pylist(records, schema=schema), early)
+    before = read(tmp_path)
+    merge(tmp_path)
+    after = read(tmp_path)
+    assert [group.key for group in after] == [group.key for group in before] == ["t1", "t2"] * 2
+    pictures = [group.rollouts[0].turns[-1].pictures for group in after]
+    assert pictures == [(), (), (Image(b"screen"),), ()]
+    assert not list((tmp_path / "trajectories").glob("*.parquet"))
 
 
 def test_without_tasks_the_record_still_names_them(tmp_path: Path) -> None:

@@ -113,3 +113,17 @@ def test_trackio_goes_on_in_the_same_run(tmp_path: Path) -> None:
     assert [(step, json.loads(metrics)) for _, step, metrics in rows] == [
         (step, {"success": step / 8}) for step in range(1, 7)
     ]
+
+
+def test_tensorboard_has_no_doubles_after_resuming_before_the_first_checkpoint(
+    tmp_path: Path,
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for value in (0.25, 0.5):
+        tracker = TensorBoard(tmp_path, after=0)
+        for step in (1, 2):
+            tracker.log(step, {"success": value})
+        tracker.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("success")] == [(1, 0.5), (2, 0.5)]

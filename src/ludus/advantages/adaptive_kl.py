@@ -13,6 +13,7 @@ from typing import Any
 from ludus.advantages.credit import token_reward
 from ludus.advantages.gae import gae
 from ludus.advantages.whiten import whiten
+from ludus.losses.kl import adapted
 from ludus.rewards.running import Running
 from ludus.tensors import blank
 from ludus.types import Batch, Credited, Explained
@@ -24,12 +25,9 @@ def controlled(
     """coefficient (1 + clip(kl / target - 1, -0.2, 0.2) count / horizon): Ziegler et al., arXiv:1909.08593, 2.2.
 
     Args:  kl, target in nats of an answer, target > 0; count: answers since it was last controlled; horizon: answers
-           in which a KL far from its target moves the coefficient by a fifth.
+           in which a KL far from its target moves the coefficient by a fifth, more than a fifth of `count`.
     """
-    if target <= 0 or horizon <= 0:
-        raise ValueError(f"target={target:g}, horizon={horizon:g}; give numbers above 0")
-    error = min(max(kl / target - 1, -0.2), 0.2)
-    return coefficient * (1 + error * count / horizon)
+    return adapted(coefficient, kl, target=target, count=count, horizon=horizon)
 
 
 class NoProbe(Explained, ValueError):

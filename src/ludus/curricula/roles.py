@@ -26,6 +26,12 @@ class Alternating:
                 f"turns={self.turns}, warmup={self.warmup}; give each role 1 step or more, such as "
                 '(("generator", 3), ("verifier", 1))'
             )
+        roles = [role for role, _ in self.turns]
+        if (self.warmup and self.first not in roles) or (self.own and self.own not in roles):
+            raise ValueError(
+                f"first={self.first!r} (of {self.warmup} steps of warm-up), own={self.own!r}; each must be one of the "
+                f"roles {', '.join(map(repr, roles))}"
+            )
 
     def learning(self, step: int) -> str:
         """The role that learns in this step, counted from 1."""

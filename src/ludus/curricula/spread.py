@@ -18,7 +18,10 @@ from ludus.weights.spread import SpreadFilter
 
 @dataclass(frozen=True)
 class Spread:
-    """State: {"inner", "bar"}. Where every group would be dropped all are kept, so that no step is empty."""
+    """State: {"inner", "bar"}. Where every group would be dropped all are kept, so that no step is empty.
+
+    Groups of which faults left fewer than two rewards have no deviation, and do not move the bar.
+    """
 
     bar: SpreadFilter = field(default_factory=SpreadFilter)
     inner: Curriculum = field(default_factory=Uniform)
@@ -39,11 +42,15 @@ class Spread:
         return [g for g, keep in zip(groups, keeps, strict=True) if keep] or list(groups)
 
     def update(self, state: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
-        bar = self.bar.update(state["bar"], [deviation(group) for group in groups])
+        bar = self.bar.update(state["bar"], [deviation(g) for g in groups if len(_scored(g)) > 1])
         return {"inner": self.inner.update(state["inner"], groups), "bar": bar}
 
 
 def deviation(group: Group) -> float:
     """Unbiased, of the rewards that were scored; 0 for one."""
-    rewards = [rollout.reward for rollout in group.rollouts if rollout.end.scorable]
+    rewards = _scored(group)
     return stdev(rewards) if len(rewards) > 1 else 0.0
+
+
+def _scored(group: Group) -> list[float]:
+    return [rollout.reward for rollout in group.rollouts if rollout.end.scorable]

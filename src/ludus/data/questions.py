@@ -122,7 +122,10 @@ def passage(row: Mapping[str, Any], number: int) -> Passage:
             raise Explained(
                 f"passage {number} has keys {sorted(row)}; wanted contents (title, line break, text), or title and text"
             )
-    return Passage(str(row.get("id", number)), title.strip().strip('"'), text.strip())
+    title = title.strip()
+    if len(title) > 1 and title[0] == title[-1] == '"':  # around it; others are its own
+        title = title[1:-1]
+    return Passage(str(row.get("id", number)), title, text.strip())
 
 
 class PassageFile(Sequence[Passage]):

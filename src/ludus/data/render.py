@@ -186,8 +186,9 @@ class Renderer:
         self._bridge = lru_cache(4096)(self._make_bridge)
         self._as_parts = False  # some templates of vision models want every content as a list
         self._controls: list[str] = []  # the probe has no tools
-        ends = self._probe()
+        ends, end = self._probe()
         eos: Any = tokenizer.eos_token_id
+        self._end: int | None = eos if end is None else end
         self.stop_ids = frozenset({*ends, *stops} | ({eos} if eos is not None else set()))
         controls |= {content for content, token in self._added.items() if token in ends}
         # A control of one character cannot be told from that character, and is left alone.
@@ -289,6 +290,19 @@ class Renderer:
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return str(text)
+
+    def answer(self, text: str) -> np.ndarray:
+        """Ids of an answer that somebody wrote, as the policy would have to say it: the end of turn included.
+
+        The end is the template's; where that writes none after an answer, the tokenizer's end of sequence.
+        """
+        if self._end is None:
+            raise ValueError(
+                "nothing ends an answer: the chat template writes no control token after one, and the tokenizer has "
+                "no end of sequence; set tokenizer.eos_token, or give another template: Renderer(tokenizer, "
+                "template=...)"
+            )
+        return np.append(self._encode([(text, True)]), self._end)
 
     # ------------------------------------------------------------------------------------- text to ids
 
@@ -455,10 +469,10 @@ class Renderer:
         found = [content for content in self._added if text.lstrip().startswith(content)]
         return max(found, key=len) if found else None
 
-    def _probe(self) -> set[int]:
-        """Renders a question and an answer, to learn which tokens end a turn.
+    def _probe(self) -> tuple[set[int], int | None]:
+        """Renders a question and an answer, to learn which tokens end a turn, and which the template writes there.
 
-        Where the template writes none after an answer (GLM), the tokens that begin what comes next do.
+        Where it writes none after an answer (GLM), the tokens that begin what comes next do.
         """
         question: Kind = ("user", (RUN,))
         answer: Kind = ("assistant", (RUN,))
@@ -487,7 +501,8 @@ class Renderer:
                 with suppress(ValueError):  # a role that the template does not know
                     text = self._render([question, answer, (role, (RUN,))], "", header=False)
                     ends.append(self._first(text.split(sentinel(1))[-1]))
-        return {self._added[end] for end in ends if end}
+        written = ends[0]
+        return {self._added[end] for end in ends if end}, self._added[written] if written else None
 
 
 # ------------------------------------------------------------------------------------------- sentinels

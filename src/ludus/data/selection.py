@@ -81,4 +81,4 @@ def keep_best(
 
 def _response(rollout: Rollout) -> Hashable:
     """What makes two attempts the same to a reader: every action, and what the world answered to it."""
-    return tuple((turn.action, turn.observation) for turn in rollout.turns)
+    return tuple((turn.action, turn.observation, turn.pictures) for turn in rollout.turns)

@@ -12,8 +12,8 @@ parts win over what the merged file holds for the same step and phase, and are r
 Written: what was sampled, read and scored, as ids and as text. Not written: a task's answer and prompt (`read` takes
 the tasks), `signals`, the `info` of turns, and what numbers beyond the vocabulary stand for (`Node.inputs`: for each
 soft token it would be a whole embedding). Such contexts can be looked at, and not learnt from again. An image of
-the opening stands in its text as U+FFFC; those of an observation are beside its text. What occurs often, as the first
-screen of a group does, is in a file once.
+the opening stands in its text as U+FFFC, and a U+FFFC that was said beside one as U+FFFD; images of an observation are
+beside its text. What occurs often, as the first screen of a group does, is in a file once.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ DICTIONARY = (
     256 << 20
 )  # bytes of different values of a column up to which equal ones are written once
 OBJECT = "\ufffc"  # Unicode's stand-in for an object in a text
+UNKNOWN = "\ufffd"  # and for a character that cannot be shown
 
 _SAMPLING = pa.struct(
     [
@@ -93,6 +94,7 @@ SCHEMA = pa.schema(
         ("baseline", pa.float64()),
         ("answer_index", pa.int32()),
         ("agent", pa.string()),
+        ("cohort", pa.string()),
         ("reward", pa.float64()),
         ("terms", pa.map_(pa.string(), pa.float64())),
         ("ending", pa.string()),
@@ -180,6 +182,8 @@ def tables(run: str | Path) -> Iterator[pa.Table]:
         else:
             assert file is not None
             table = file.read_row_group(source)
+        if table.schema != SCHEMA:  # of an earlier version: what it lacks is null
+            table = pa.Table.from_pylist(table.to_pylist(), schema=SCHEMA)
         if len(table):  # a step may have had nothing to keep
             yield table
 
@@ -231,11 +235,12 @@ def _records(groups: Sequence[Group], step: int, phase: Phase) -> list[dict[str,
             "baseline": group.baseline,
             "answer_index": index,
             "agent": rollout.agent,
+            "cohort": rollout.cohort,
             "reward": rollout.reward,
             "terms": dict(rollout.terms),
             "ending": rollout.end.value,
             "solved": rollout.solved,
-            "error": rollout.error,
+            "error": _text(rollout.error),
             "opening": [_message(message) for message in rollout.opening],
             "turns": [
                 {
@@ -243,9 +248,7 @@ def _records(groups: Sequence[Group], step: int, phase: Phase) -> list[dict[str,
                     "observation": _text(turn.observation),
                     "images": [picture.data for picture in turn.pictures],
                     "reward": turn.reward,
-                    "anchor": turn.anchor
-                    if turn.anchor is None or isinstance(turn.anchor, str)
-                    else repr(turn.anchor),
+                    "anchor": _anchor(turn.anchor),
                     "node": name(turn.node),
                 }
                 for turn in rollout.turns
@@ -282,9 +285,22 @@ def _text(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def _anchor(anchor: Any) -> str | None:
+    """A text as it is, or as Python writes it where it has no UTF-8; anything else as Python writes it."""
+    if anchor is None or (isinstance(anchor, str) and _text(anchor) == anchor):
+        return anchor
+    return repr(anchor)
+
+
 def _message(message: Message) -> dict[str, Any]:
-    parts = [OBJECT if isinstance(part, Image) else part for part in message.content]
     images = [part.data for part in message.content if isinstance(part, Image)]
+    parts = [
+        OBJECT
+        if isinstance(part, Image)
+        # what somebody said beside a picture would be read as another one
+        else part.replace(OBJECT, UNKNOWN if images else OBJECT)
+        for part in message.content
+    ]
     return {"role": message.role, "content": _text("".join(parts)), "images": images}
 
 
@@ -322,6 +338,7 @@ def _groups(records: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]) -> 
             end=End(record["ending"]),
             terms=record["terms"],
             agent=record["agent"],
+            cohort=record["cohort"] or "",
             error=record["error"],
             opening=tuple(_said(message) for message in record["opening"]),
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ludus.data.render import Renderer
 from ludus.types import EXTERNAL, End, Node, Rollout, Task, Turn
 
@@ -12,9 +10,7 @@ def written(
     renderer: Renderer, task: Task, said: str, *, reward: float = 0.0, end: End = End.FAILED
 ) -> Rollout:
     """One answer to the task's prompt, the end of its turn included, without log-probabilities: nobody sampled it."""
-    ids = renderer.tokenizer(said, add_special_tokens=False)["input_ids"]
-    tokens = np.array([*ids, renderer.tokenizer.eos_token_id], np.int64)
-    node = Node(renderer.open(task.prompt), tokens, trainable=True, role=EXTERNAL)
+    node = Node(renderer.open(task.prompt), renderer.answer(said), trainable=True, role=EXTERNAL)
     return Rollout(
         task, (node,), (Turn(node, said),), reward, end, agent=EXTERNAL, opening=task.prompt
     )

@@ -19,6 +19,7 @@ from ludus.engines.local.sampler import LocalSampler
 from ludus.evals.metrics import mean
 from ludus.rollouts.continued import Continued
 from ludus.rollouts.tree_search import VALUES, BestOf, TreeData, TreeSearch
+from ludus.search import mcts
 from ludus.search.value_model import ValueModel
 from ludus.train.recipe import Made
 from ludus.train.study import Track
@@ -32,6 +33,8 @@ class TreeDecoding:
 
     "tokens/..." are those sampled for an answer, "scored/..." the texts that the value model read for it; "rank" is its
     rank correlation with the values of trees over held-out problems, of beginnings alone: targets never trained on.
+    A problem that the environment lost, or that has no room in the model's context, gives no pairs; one that it lost
+    has no success either.
 
     problems  of the training split, searched for `rounds` rounds each for the value model's data
     held_out  of the test split, that are answered
@@ -51,6 +54,13 @@ class TreeDecoding:
     lr: float = 1e-7
     epochs: int = 2
 
+    def __post_init__(self) -> None:
+        if wrong := [n for n in self.samples if n < 1 or n % mcts.Settings().samples]:
+            raise ValueError(
+                f"samples={wrong[0]} cannot be spent {mcts.Settings().samples} at a time, as a search expands; "
+                f"give multiples of {mcts.Settings().samples}"
+            )
+
     def measure(self, seed: int, folder: Path, track: Track) -> dict[str, float]:
         policy, renderer = open_model(self.model, seed=seed)
         engine, key = LocalEngine(LocalSampler(policy, renderer)), Key(seed, ("tree decoding",))
@@ -63,7 +73,7 @@ class TreeDecoding:
 
         train, test = self.env.tasks("train")[: self.problems], self.env.tasks("test")
         search = TreeData(self.sampling, self.rounds)
-        data = [pair for r in attempts(search, train, "data") for pair in r.signals[VALUES]]
+        data = [pair for r in attempts(search, train, "data") for pair in r.signals.get(VALUES, ())]
         value = ValueModel(policy.module, seed=seed)
         contexts, targets = [ids for ids, _ in data], [target for _, target in data]
         errors = value.fit(contexts, targets, lr=self.lr, epochs=self.epochs)
@@ -85,10 +95,10 @@ class TreeDecoding:
         lines = []
         for name in track(list(ways), "decoding"):
             made = attempts(ways[name], test[: self.held_out], name)
-            told[name] = mean(float(r.solved) for r in made)
+            told[name] = mean(float(r.solved) for r in made if r.end.scorable)
             for cost in ("tokens", "scored"):
-                if any(cost in r.terms for r in made):
-                    told[f"{cost}/{name}"] = mean(r.terms[cost] for r in made)
+                if spent := [r.terms[cost] for r in made if cost in r.terms]:
+                    told[f"{cost}/{name}"] = mean(spent)
             lines += [{"way": name, "task": r.task.id, "solved": r.solved} for r in made]
         (folder / "answers.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
         engine.close()
@@ -97,8 +107,8 @@ class TreeDecoding:
 
 def states(rollout: Rollout) -> list[tuple[np.ndarray, float]]:
     """Of the data of a tree those of its expanded states, which come first; the rest are verdicts on whole texts."""
-    pairs = rollout.signals[VALUES]
-    return pairs[: int(rollout.terms["expanded"])]
+    pairs = rollout.signals.get(VALUES, ())
+    return pairs[: int(rollout.terms.get("expanded", 0))]
 
 
 def rank_correlation(said: Sequence[float], true: Sequence[float]) -> float:

@@ -53,13 +53,19 @@ def k3_weighted(logp: Tensor, old_logp: Tensor, ref_logp: Tensor, mask: Tensor) 
     return log_ratio(logp, old_logp, mask).exp() * k3(logp, ref_logp, mask)
 
 
-def adapted(beta: float, kl: float, *, target: float, count: int, horizon: int) -> float:
+def adapted(beta: float, kl: float, *, target: float, count: int, horizon: float) -> float:
     """The coefficient after `count` more rollouts whose mean KL is `kl`. arXiv:1909.08593.
 
         beta (1 + clip(kl / target - 1, -0.2, 0.2) count / horizon)
 
-    Raises ValueError unless target and horizon are above 0.
+    Raises ValueError unless target and horizon are above 0, and where `count` is so many horizons that the coefficient
+    could fall to 0 or below, where distance is paid for.
     """
     if target <= 0 or horizon <= 0:
-        raise ValueError(f"target {target:g} and horizon {horizon} must be above 0")
+        raise ValueError(f"target {target:g} and horizon {horizon:g} must be above 0")
+    if count >= 5 * horizon:
+        raise ValueError(
+            f"{count} rollouts in one step move a coefficient of horizon {horizon:g} to 0 or below; the horizon is "
+            f"counted in rollouts, give one well above {count / 5:g}"
+        )
     return beta * (1 + max(-0.2, min(0.2, kl / target - 1)) * count / horizon)

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ludus.tensors import blank
@@ -54,6 +55,18 @@ def reads(loss: Loss) -> tuple[str, ...]:
     )
 
 
+def _pulls(loss: Loss) -> bool:
+    """Whether a loss has a gradient where the advantage is 0, as fine-tuning and regressions have: tried on a token."""
+    with torch.enable_grad():
+        logp = torch.tensor([[-1.0]], requires_grad=True)
+        zero, chosen = torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool)
+        value = loss(logp, torch.tensor([[-1.1]]), zero, chosen).sum()
+        if not value.requires_grad:
+            return False
+        (slope,) = torch.autograd.grad(value, logp, allow_unused=True)
+    return slope is not None and bool(slope.any())
+
+
 @dataclass(frozen=True)
 class Objective:
     """loss(logp, old_logp, advantage, mask) + kl.coef * KL - entropy * H, each a value per token [B,T], and terms.
@@ -80,7 +93,8 @@ class Objective:
     @property
     def teaches_all(self) -> bool:
         """Whether a token with advantage 0 can still send a gradient."""
-        return bool(self.kl or self.entropy or self.terms) or any(map(reads, self.losses))
+        more = self.kl or self.entropy or self.terms or reads(self.loss)
+        return bool(more) or _pulls(self.loss)
 
     def weights(self, batch: Batch) -> tuple[Tensor, ...]:
         """Each token's share [B,T] in the loss and in each term, counted over the whole batch."""

@@ -70,7 +70,8 @@ class Prior(Mapping[str, float]):
     async def _score(self, request: Request, sampler: Sampler, env: Any, key: Key) -> Rollout:
         """A rollout of no turns, with the log-probabilities of the reference behind the opening."""
         task = request.task
-        shown = (await env.reset(task, request.seed)).observation
-        context = sampler.renderer.open((*task.prompt, Message("user", shown)))
+        step = await env.reset(task, request.seed)
+        await env.leave(step.state)
+        context = sampler.renderer.open((*task.prompt, Message("user", step.observation)))
         logp: np.ndarray = await forced_score(sampler, context, "", self.space + reference(task))
         return Rollout(task, (), (), 0.0, End.FAILED, signals={SIGNAL: logp})

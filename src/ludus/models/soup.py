@@ -92,7 +92,11 @@ class Soup:
                 model.save(folder)
                 renderer.tokenizer.save_pretrained(folder)
                 (folder / "soup.json").write_text(json.dumps(told, indent=1) + "\n")
-                folder.rename(where)
+                try:
+                    folder.rename(where)
+                except OSError:
+                    if not where.exists():
+                        raise  # else another process has made the same meanwhile
         return where
 
 

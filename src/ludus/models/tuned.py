@@ -50,7 +50,11 @@ class Tuned:
             with tempfile.TemporaryDirectory(dir=parent) as temporary:
                 made = Path(temporary) / "model"
                 self._make(made, seed)
-                made.rename(where)
+                try:
+                    made.rename(where)
+                except OSError:
+                    if not where.exists():
+                        raise  # else another process has made the same meanwhile
         return where
 
     def _make(self, where: Path, seed: int) -> None:

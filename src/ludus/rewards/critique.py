@@ -21,8 +21,10 @@ VERDICT = "verdict"  # in Rollout.signals of a critique
 Verdict = Literal["correct", "wrong"]
 Mode = Literal["paper", "released"]
 
+# What comes before stays on its line: over newlines, a text of blank lines would take the square of its length.
 _VERDICT = re.compile(
-    r"^[\s*#]*correctness of the final answer:[\s*]*(correct|wrong)\b[\s*.]*$", re.I | re.M
+    r"^(?:[*#]|[^\S\n])*correctness of the final answer:[\s*]*(correct|wrong)\b[\s*.]*$",
+    re.I | re.M,
 )
 
 

@@ -130,7 +130,7 @@ def length_term(length: int, first: int) -> float:
 
 def exactly(answer: str, key: Any) -> bool:
     """The same text, however it is spaced."""
-    return " ".join(answer.split()) == str(key)
+    return answer.split() == str(key).split()
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,14 @@ def extract_sql(text: str) -> str:
     for opening, closing in (("<answer>", "</answer>"), ("```sql", "```"), ("```", "```")):
         found = _inside(text, opening, closing)
         text = found[-1] if found else text
-    return text.strip().strip("`").strip()
+    return _unquoted(text.strip()).strip()
+
+
+def _unquoted(text: str) -> str:
+    """Without backticks around it, or half a pair at its end; those of a name that ends the query stay."""
+    bare = text.lstrip("`")
+    bare = bare.removesuffix("`" * (len(text) - len(bare)) or "```")
+    return bare.removesuffix("`") if bare.count("`") % 2 else bare
 
 
 def well_formed(text: str, thoughts: str = "reasoning") -> bool:

@@ -14,16 +14,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_END = r"\\box(?:ed)?\{(CORRECT|INCORRECT)\}\s*\.?\s*"
-_STEP = re.compile(r"<step>(.*?)</step>", re.S)
-_STEPS = re.compile(r"<step_verification>(.*?)</step_verification>", re.S)
-_FINAL = re.compile(r"<final_verification>(.*?)</final_verification>", re.S)
-_WHOLE = re.compile(
-    r"\s*<step_verification>.*?</step_verification>\s*<final_verification>.*?</final_verification>\s*",
-    re.S,
-)
+_END = r"\\box(?:ed)?\{(CORRECT|INCORRECT)\}\s*(?:\.\s*)?"
 _JUDGED = re.compile(_END + "$", re.I)
 _ALONE = re.compile(r"\s*" + _END, re.I)
+_NEXT = re.compile(r"</step_verification>\s*<final_verification>")
 
 
 @dataclass(frozen=True)
@@ -46,24 +40,46 @@ class Verification:
 
 
 def parse(text: str) -> Verification:
-    inside = _STEPS.search(text)
-    blocks = _STEP.findall(inside[1]) if inside else []
+    """In time linear in the text, which may repeat a tag thousands of times."""
+    first, _ = _between(text, "step_verification")
+    blocks, around = _between(first[0], "step") if first else ([], "")
     judged = [_JUDGED.search(block.strip()) for block in blocks]
-    last = _FINAL.search(text)
-    alone = _ALONE.fullmatch(last[1]) if last else None
+    last, _ = _between(text, "final_verification")
+    alone = _ALONE.fullmatch(last[0]) if last else None
     return Verification(
         steps=tuple(match[1].upper() == "CORRECT" for match in judged if match),
         final=alone[1].upper() == "CORRECT" if alone else None,
-        formed=_WHOLE.fullmatch(text) is not None,
-        tidy=inside is not None and not _STEP.sub("", inside[1]).strip(),
-        concluded=last is not None and _JUDGED.search(last[1].strip()) is not None,
+        formed=_formed(text.strip()),
+        tidy=bool(first) and not around.strip(),
+        concluded=bool(last) and _JUDGED.search(last[0].strip()) is not None,
         blocks=len(blocks),
     )
 
 
 def steps_of(solution: str) -> int:
     """How many steps a solution has."""
-    return len(_STEP.findall(solution))
+    return len(_between(solution, "step")[0])
+
+
+def _between(text: str, tag: str) -> tuple[list[str], str]:
+    """What stands between each opening tag and the next closing one, and the text around all of these."""
+    opening, closing = f"<{tag}>", f"</{tag}>"
+    inside, around, at = list[str](), list[str](), 0
+    while (start := text.find(opening, at)) >= 0:
+        end = text.find(closing, start)
+        if end < 0:
+            break
+        inside.append(text[start + len(opening) : end])
+        around.append(text[at:start])
+        at = end + len(closing)
+    return inside, "".join([*around, text[at:]])
+
+
+def _formed(text: str) -> bool:
+    first, last = "<step_verification>", "</final_verification>"
+    if not (text.startswith(first) and text.endswith(last)):
+        return False
+    return _NEXT.search(text, len(first), len(text) - len(last)) is not None
 
 
 def step_rewards(said: Verification, steps: int) -> list[float] | None:

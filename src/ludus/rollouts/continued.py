@@ -22,6 +22,7 @@ from ludus.types import (
     Rollout,
     Sampler,
     Sampling,
+    Step,
     Task,
     Turn,
 )
@@ -58,12 +59,20 @@ class Continued:
             raise ValueError(
                 "Continued wants an environment that judges answers: give the recipe an env"
             )
+        try:
+            step = await env.reset(request.task, request.seed)
+        except EnvFault as fault:
+            return Rollout(request.task, (), (), 0.0, fault.end, error=str(fault))
+        try:
+            return await self._answer(request, sampler, env, key, step)
+        finally:
+            await env.leave(step.state)
+
+    async def _answer(
+        self, request: Request, sampler: Sampler, env: Guarded, key: Key, step: Step
+    ) -> Rollout:
         task, renderer = request.task, sampler.renderer
         begun = str(task.extras.get(BEGUN, ""))
-        try:
-            step = await env.reset(task, request.seed)
-        except EnvFault as fault:
-            return Rollout(task, (), (), 0.0, fault.end, error=str(fault))
         opening = (*task.prompt, *request.guidance, Message("user", step.observation))
         context = behind(renderer, renderer.open(opening), begun)
         try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from ludus.envs.guard import EnvFault, Guarded
 from ludus.rewards.critique import VERDICT, delta, judged_rightly, refine, verdict
 from ludus.rollouts.single_turn import SingleTurn
-from ludus.types import End, Key, Message, Request, Rollout, Sampler, Sampling, Task
+from ludus.types import End, Key, Message, Request, Rollout, Sampler, Sampling, Step, Task
 
 CRITIC, ACTOR = "critic", "actor"
 
@@ -52,15 +52,23 @@ class CritiqueRefine:
                 'cast=Fixed({"critic": "policy", "actor": "actor"}) and others={"actor": Frozen(...)}'
             )
         try:
-            return await self._played(request, sampler, env, key)
+            start = await env.reset(request.task, request.seed)
+            try:
+                return await self._played(request, sampler, env, key, start)
+            finally:
+                await env.leave(start.state)
         except EnvFault as fault:
             return [Rollout(request.task, (), (), 0.0, fault.end, agent=CRITIC, error=str(fault))]
 
     async def _played(
-        self, request: Request, sampler: Mapping[str, Sampler], env: Guarded, key: Key
+        self,
+        request: Request,
+        sampler: Mapping[str, Sampler],
+        env: Guarded,
+        key: Key,
+        start: Step,
     ) -> list[Rollout]:
         task = request.task
-        start = await env.reset(task, request.seed)
         opening = (*task.prompt, *request.guidance, Message("user", start.observation))
         critic = await _says(task, opening, self.critic, sampler[CRITIC], key / CRITIC)
         critic = replace(critic, agent=CRITIC)

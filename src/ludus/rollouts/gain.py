@@ -19,9 +19,13 @@ from ludus.types import ContextTooLong, Key, Request, Rollout, Sampler, Strategy
 
 
 def reference(task: Task) -> str:
-    """The answer of a task, or the first of several."""
-    answer = task.answer
-    return str(answer[0] if isinstance(answer, list | tuple) else answer)
+    """The answer of a task, or the first of several. Errors: ValueError for a task without one."""
+    several = task.answer if isinstance(task.answer, list | tuple) else [task.answer]
+    if not several or several[0] is None:
+        raise ValueError(
+            f"task {task.id!r} has answer={task.answer!r}, which cannot be scored; give tasks with a reference answer"
+        )
+    return str(several[0])
 
 
 @dataclass(frozen=True)

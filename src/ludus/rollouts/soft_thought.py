@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ludus.envs.guard import EnvFault
+from ludus.envs.guard import EnvFault, Guarded
 from ludus.rollouts.forced import encode
 from ludus.types import (
     ContextTooLong,
@@ -22,6 +22,7 @@ from ludus.types import (
     Rollout,
     Sampler,
     Sampling,
+    Step,
     Turn,
 )
 
@@ -48,9 +49,24 @@ class SoftThought:
         if self.answer.soft is not None:
             raise ValueError("the answer is read as text; give answer=Sampling(...) without soft")
 
-    async def __call__(self, request: Request, sampler: Sampler, env: Any, key: Key) -> Rollout:
+    async def __call__(
+        self, request: Request, sampler: Sampler, env: Guarded | None, key: Key
+    ) -> Rollout:
+        if env is None:
+            raise ValueError("a SoftThought wants an environment: give the recipe an env")
+        try:
+            step = await env.reset(request.task, request.seed)
+        except EnvFault as fault:
+            return Rollout(request.task, (), (), 0.0, fault.end, error=str(fault))
+        try:
+            return await self._answer(request, sampler, env, key, step)
+        finally:
+            await env.leave(step.state)
+
+    async def _answer(
+        self, request: Request, sampler: Sampler, env: Guarded, key: Key, step: Step
+    ) -> Rollout:
         renderer: Any = sampler.renderer
-        step = await env.reset(request.task, request.seed)
         opening = (*request.task.prompt, *request.guidance, Message("user", step.observation))
         context: Node = renderer.open(opening)
         turns: list[Turn] = []
@@ -80,9 +96,7 @@ class SoftThought:
             turns.append(Turn(context, answer))
             end, reward, error = fault.end, 0.0, str(fault)
         else:
-            turns.append(
-                Turn(context, answer, step.observation, float(step.reward), info=step.info)
-            )
+            turns.append(Turn.of(context, answer, step))
             end, reward, error = step.end or End.OUT_OF_TURNS, float(step.reward), ""
         return Rollout(
             request.task, (context,), tuple(turns), reward, end, error=error, opening=opening

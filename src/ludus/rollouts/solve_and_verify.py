@@ -75,13 +75,15 @@ class SolveAndVerify:
             )
         try:
             start = await env.reset(request.task, request.seed)
-            problem = Message("user", start.observation)
-            solved = await _says(
-                request, (*request.task.prompt, problem), self.generator, sampler, GENERATOR, key
-            )
-            if not solved.turns:
-                return [solved]
-            answered = await env.step(start.state, solved.turns[0].action)
+            try:
+                problem = Message("user", start.observation)
+                opening = (*request.task.prompt, problem)
+                solved = await _says(request, opening, self.generator, sampler, GENERATOR, key)
+                if not solved.turns:
+                    return [solved]
+                answered = await env.step(start.state, solved.turns[0].action)
+            finally:
+                await env.leave(start.state)
         except EnvFault as fault:
             return [
                 Rollout(request.task, (), (), 0.0, fault.end, agent=GENERATOR, error=str(fault))

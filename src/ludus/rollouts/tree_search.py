@@ -77,6 +77,12 @@ class TreeSearch:
     gives = ("reward", "guidance")
     roles = ()
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.settings.samples <= self.samples:
+            raise ValueError(
+                f"samples={self.samples}, and an expansion takes {self.settings.samples}; give enough for one"
+            )
+
     async def __call__(
         self, request: Request, sampler: Sampler, env: Guarded | None, key: Key
     ) -> Rollout:
@@ -102,6 +108,10 @@ class BestOf:
 
     gives = ("reward", "guidance")
     roles = ()
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(f"samples={self.samples}; give 1 or more to choose from")
 
     async def __call__(
         self, request: Request, sampler: Sampler, env: Guarded | None, key: Key
@@ -132,9 +142,12 @@ async def _attempt(
         raise ValueError("a search wants an environment that judges answers: give an env")
     try:
         step = await env.reset(request.task, request.seed)
-        opening = (*request.task.prompt, *request.guidance, Message("user", step.observation))
-        prompt = sampler.renderer.open(opening)
-        return await search(_Search(request, sampler, env, step, opening, prompt), key)
+        try:
+            opening = (*request.task.prompt, *request.guidance, Message("user", step.observation))
+            prompt = sampler.renderer.open(opening)
+            return await search(_Search(request, sampler, env, step, opening, prompt), key)
+        finally:
+            await env.leave(step.state)
     except EnvFault as fault:
         return Rollout(request.task, (), (), 0.0, fault.end, error=str(fault))
     except ContextTooLong as problem:

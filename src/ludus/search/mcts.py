@@ -52,9 +52,11 @@ class Node:
 
     def walk(self) -> Iterator[Node]:
         """This node and all below it, parents first."""
-        yield self
-        for child in self.children.values():
-            yield from child.walk()
+        ahead: list[Node] = [self]
+        while ahead:
+            node = ahead.pop()
+            yield node
+            ahead.extend(reversed(node.children.values()))
 
 
 @dataclass(frozen=True)

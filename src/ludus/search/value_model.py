@@ -1,7 +1,8 @@
 """The value of a text in any state of completion: a language model with one number on top, by regression.
 
 ReST-RL, arXiv:2508.19576: the policy's backbone, mean squared error to the targets of a tree (`mcts.values`). The
-model is transformers' own sequence classifier with one label, which reads the number at the last token.
+model is transformers' own sequence classifier with one label; the number is read at the last token, which is found by
+the length: a policy may pad with a token that its texts have too, the end of a turn say.
 """
 
 from __future__ import annotations
@@ -27,11 +28,6 @@ class ValueModel:
     def __init__(self, policy: PreTrainedModel, *, seed: int = 0, length: int = 2048) -> None:
         config = copy.deepcopy(policy.config)
         config.num_labels = 1
-        if config.get_text_config().pad_token_id is None:
-            raise ValueError(
-                f"this {type(policy).__name__} has no pad token, by which the last token of a text is found; "
-                "give its config a pad_token_id"
-            )
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(seed)
             self.module = AutoModelForSequenceClassification.from_config(
@@ -40,7 +36,6 @@ class ValueModel:
         self.module.base_model.load_state_dict(policy.base_model.state_dict())
         self.module.to(policy.device).eval()
         self.device, self.length, self.seed = policy.device, length, seed
-        self.pad = int(config.get_text_config().pad_token_id)
 
     def fit(
         self,
@@ -81,6 +76,8 @@ class ValueModel:
 
     def _read(self, contexts: Sequence[np.ndarray]) -> Tensor:
         cut = [torch.from_numpy(context[-self.length :]) for context in contexts]
-        ids = torch.nn.utils.rnn.pad_sequence(cut, batch_first=True, padding_value=self.pad)
-        ids = ids.to(self.device)
-        return self.module(input_ids=ids, attention_mask=ids != self.pad).logits[:, 0]
+        ids = torch.nn.utils.rnn.pad_sequence(cut, batch_first=True).to(self.device)
+        lengths = torch.tensor([len(row) for row in cut], device=self.device)[:, None]
+        real = torch.arange(ids.shape[1], device=self.device) < lengths
+        hidden = self.module.base_model(input_ids=ids, attention_mask=real).last_hidden_state
+        return self.module.score(hidden)[..., 0].gather(1, lengths - 1)[:, 0]

@@ -64,7 +64,8 @@ def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     size = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
     first, last = math.floor(low / size + 1e-9), math.ceil(high / size - 1e-9)
-    return [round(i * size, 12) for i in range(first, last + 1)]
+    digits = max(12, 2 - math.floor(math.log10(rough)))
+    return [round(i * size, digits) for i in range(first, last + 1)]
 
 
 def figure(value: float) -> str:

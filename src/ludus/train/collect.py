@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,13 +44,15 @@ class Collector:
         """What `gather` gives; once more where every rollout was lost, to a server that went away and is back, say."""
         requests = [asked(self.recipe, each, self.turns, key) for each in drawn]
         lost: list[Group] = []
+        unfit: list[Group] = []  # the same, and why it cannot be learnt from
         for attempt in range(1 + AGAIN):
             name = key / "lost" / attempt if attempt else key
             drew, sampled, groups = self.gather(drawing, requests, name)
             if any(r.contexts and r.end.scorable for group in groups for r in group.rollouts):
                 return drew, [*lost, *sampled], groups
             lost += sampled
-        raise AllLost(what_was_lost(lost, self.step))
+            unfit += groups or sampled
+        raise AllLost(what_was_lost(unfit, self.step))
 
     def gather(
         self, drawing: Any, requests: Sequence[Request], key: Key
@@ -60,7 +62,9 @@ class Collector:
         curriculum = self.recipe.curriculum
         more, select = (getattr(curriculum, name, None) for name in ("more", "select"))
         rounds = 0
+        asked_for: dict[str, Request] = {}
         while requests:
+            asked_for = {each.task.id: each for each in requests} | asked_for
             name = key / "again" / rounds if rounds else key
             groups += self.attempted(self.recipe.strategy, requests, name, self.done)
             drawing, again = more(drawing, groups) if more else (drawing, ())
@@ -68,7 +72,7 @@ class Collector:
             rounds += 1
         kept = list(select(drawing, groups)) if select else groups
         if any("baseline" in as_credit(p.credit).needs for p in self.recipe.policies.values()):
-            kept = self.with_greedy_twins(kept, key)
+            kept = self.with_greedy_twins(kept, asked_for, key)
         return drawing, groups, kept
 
     def attempted(
@@ -84,21 +88,37 @@ class Collector:
         found = self.engine.collect(strategy, requests, recipe.env, key, cast=cast, done=done)
         return found if recipe.reward is None else judged(recipe.reward, found)
 
-    def with_greedy_twins(self, groups: Sequence[Group], key: Key) -> list[Group]:
-        """Each group with the reward of one greedy attempt at its task by the same weights; it is not trained on."""
+    def with_greedy_twins(
+        self, groups: Sequence[Group], requests: Mapping[str, Request], key: Key
+    ) -> list[Group]:
+        """Each group with the reward of one greedy attempt at its task by the same weights; it is not trained on.
+
+        The attempt meets the world and the limits that the group met. Where it is lost there is nothing to compare
+        with, and what the group wrote is lost to training with it.
+        """
         if all(group.baseline is not None for group in groups):
             return list(groups)
         strategy: Any = self.recipe.strategy
         greedy = replace(strategy, sampling=replace(strategy.sampling, temperature=0.0))
         tasks = [group.rollouts[0].task for group in groups]
-        single = [
-            asked(self.recipe, Request(task, 1, self.turns), self.turns, key) for task in tasks
-        ]
+        met = [requests.get(task.id) or asked(self.recipe, task, self.turns, key) for task in tasks]
+        single = [replace(each, answers=1) for each in met]
         twins = self.attempted(greedy, single, key / "greedy")
         return [
-            replace(group, baseline=twin.rollouts[0].reward)
-            for group, twin in zip(groups, twins, strict=True)
+            compared(group, twin.rollouts[0]) for group, twin in zip(groups, twins, strict=True)
         ]
+
+
+def compared(group: Group, twin: Rollout) -> Group:
+    """The group with its greedy twin's reward as baseline; its rollouts end as the twin did where that was lost."""
+    if twin.end.scorable:
+        return replace(group, baseline=twin.reward)
+    told = f"the greedy attempt that it is compared with was lost: {twin.error}"
+    lost = [
+        replace(r, reward=0.0, end=twin.end, error=told) if r.end.scorable else r
+        for r in group.rollouts
+    ]
+    return Group(group.key, tuple(lost), baseline=0.0)
 
 
 def asked(recipe: Recipe, drawn: Task | Request, turns: int, key: Key) -> Request:

@@ -87,7 +87,12 @@ class RunFolder:
                     f"{path} is not empty (it has {', '.join(there[:4])}{' ...' if there[4:] else ''}); "
                     "type --resume to go on with the run in it, or choose another --out"
                 )
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FolderError(
+                f"{path} cannot be made ({error.strerror}); choose another --out"
+            ) from error
         folder._take()
         now = {
             "format": FORMAT,
@@ -227,7 +232,7 @@ class RunFolder:
             raise FolderError(
                 f"{self.path} is no run folder: it has no recipe.json. `ludus run ID --out DIR` makes one"
             )
-        about = json.loads(file.read_text())
+        about = _read(file, ("format", "name", "seed", "recipe", "versions"))
         if about["format"] > FORMAT:
             raise FolderError(
                 f"{file} has format {about['format']}, and this version of Ludus reads up to {FORMAT}; "
@@ -239,7 +244,7 @@ class RunFolder:
     def summary(self) -> dict[str, Any] | None:
         """summary.json, or None while the run is not over."""
         file = self.path / "summary.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        return _read(file) if file.exists() else None
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """The rows of "metrics.jsonl" or "timings.jsonl"; a last line still being written is left out."""
@@ -363,6 +368,22 @@ def _plain(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def _pretty(value: Any) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def _read(file: Path, wanted: Sequence[str] = ()) -> dict[str, Any]:
+    """The object in a JSON file that has these names. Errors: FolderError where it is damaged or another's."""
+    try:
+        told = json.loads(file.read_text())
+        missing = [name for name in wanted if name not in told]
+        wrong = f"it has no {', '.join(missing)}" if missing else ""
+        wrong = wrong if isinstance(told, dict) else "it is no object"
+    except (ValueError, TypeError) as error:
+        told, wrong = {}, str(error)
+    if wrong:
+        raise FolderError(
+            f"{file} is damaged, or not of a run ({wrong}). Put back a copy of it, or begin anew with another --out"
+        )
+    return told
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from ludus.types import Explained
 
 T = TypeVar("T")
+PLAIN = ("Any", "Literal", "Sequence", "Mapping")  # annotations that a literal may satisfy
 
 
 class OverrideError(Explained, ValueError):
@@ -43,14 +45,16 @@ def _replaced(value: Any, path: list[str], text: str, whole: str) -> Any:
             f"--set {whole}: {type(value).__name__} has no field {name!r}; {hint}it has {', '.join(names)}"
         )
     now = getattr(value, name)
-    new = _replaced(now, rest, text, whole) if rest else _parsed(now, text, whole)
+    kind = next(str(f.type) for f in dataclasses.fields(value) if f.name == name)
+    new = _replaced(now, rest, text, whole) if rest else _parsed(now, kind, text, whole)
     try:
         return dataclasses.replace(value, **{name: new})
     except ValueError as error:  # the piece itself refuses
         raise OverrideError(f"--set {whole}={text}: {error}") from error
 
 
-def _parsed(now: Any, text: str, whole: str) -> Any:
+def _parsed(now: Any, kind: str, text: str, whole: str) -> Any:
+    """The new value of a field that is `now`; `kind` is its annotation, which says whether None may stand there."""
     try:
         new = ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -59,8 +63,17 @@ def _parsed(now: Any, text: str, whole: str) -> Any:
         return float(new)
     if isinstance(now, tuple) and isinstance(new, list):
         return tuple(new)
-    if now is None or new is None or type(new) is type(now):
+    words = set(re.findall(r"\w+", kind))
+    if type(new) is type(now):
         return new
+    if new is None and words & {"None", "Optional", "Any"}:
+        return new
+    if now is None and words & {*PLAIN, type(new).__name__}:
+        return new
+    if now is None:
+        raise OverrideError(
+            f"--set {whole}={text}: {whole} is a piece ({kind}), now none; change it in a recipe file"
+        )
     if isinstance(now, str | int | float | bool | tuple):
         raise OverrideError(
             f"--set {whole}={text}: that is {type(new).__name__}, and {whole} is {type(now).__name__} (now {now!r})"

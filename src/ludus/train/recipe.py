@@ -162,8 +162,10 @@ def check(recipe: Recipe) -> None:
         raise RecipeError(
             f"the horizon allows {recipe.horizon(1)} turns at step 1; give at least 1"
         )
-    if recipe.evaluation.max_turns < 1:
-        raise RecipeError(f"evaluation.max_turns={recipe.evaluation.max_turns}; give at least 1")
+    for field_, least in (("tasks", 1), ("answers", 1), ("max_turns", 1), ("every", 0)):
+        if getattr(recipe.evaluation, field_) < least:
+            given_ = getattr(recipe.evaluation, field_)
+            raise RecipeError(f"evaluation.{field_}={given_}; give at least {least}")
 
 
 def _check_policy(policy: Policy, recipe: Recipe) -> None:

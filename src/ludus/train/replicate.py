@@ -16,6 +16,11 @@ from ludus.train.progress import progress
 from ludus.train.recipe import Recipe
 from ludus.train.run import run
 from ludus.train.study import Study, run_study, shown
+from ludus.types import Explained
+
+
+class ReplicateError(Explained, ValueError):
+    """Claims that cannot be judged as asked, and what to type instead."""
 
 
 def replicate_recipe(
@@ -26,6 +31,8 @@ def replicate_recipe(
     stem = Path(name).stem.replace("_", "-")
     if not getattr(module, "claims", ()):
         raise recipes.UnknownRecipe(f"{name} makes no claims; give its file `arms` and `claims`")
+    if len(seeds) < 2:
+        raise ReplicateError(f"--seeds {len(seeds)} gives no interval; give 2 or more")
 
     def one(arm: str, recipe: Recipe | Study, seed: int) -> Outcome:
         folder = out / stem / f"{arm.replace(' ', '-')}-{seed}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,10 @@ def advice(
     """What the numbers of this run suggest: each with the number that suggests it, and what to type."""
     recipe = about["recipe"]
     recipe_id, _, variant = readable(about["name"]).partition(":")
-    name = f"{recipe_id or 'RECIPE'} --variant {variant}" if variant else recipe_id or "RECIPE"
+    name = shlex.quote(recipe_id or "RECIPE")
+    name += f" --variant {shlex.quote(variant)}" if variant else ""
+    seed = about["seed"]
+    own = f"{name} --seed {seed}" if seed else name
     found: list[Advice] = []
 
     def ask(text: str, **settings: Any) -> None:
@@ -50,7 +54,7 @@ def advice(
         found.append(
             Advice(
                 "The run is not over. To go on from its last checkpoint:",
-                f"ludus run {name} --resume --out {run}",
+                f"ludus run {own} --resume --out {run}",
             )
         )
     if gain is not None and gain.high < 0:
@@ -76,7 +80,7 @@ def advice(
             Advice(
                 f"Training success still rose in the last quarter, by {100 * rise:.1f} points over the one before. "
                 "Longer training may give more:",
-                f"ludus run {name} --resume --steps {2 * steps} --out {run}",
+                f"ludus run {own} --resume --steps {2 * steps} --out {run}",
             )
         )
     if late("groups/mixed") < 0.3:
@@ -125,13 +129,14 @@ def advice(
                 "WHERE error <> '' GROUP BY ALL\"",
             )
         )
-    seed = about["seed"]
     found.append(
         Advice(
             f"This is one seed ({seed}). How much of the result is luck shows in others:",
             f"ludus run {name} --seed {seed + 1} --out OTHER",
         )
     )
+    if " on " in about["name"]:  # made by `ludus compare`: no recipe file has it
+        return [Advice(a.text) if a.command.startswith("ludus run") else a for a in found]
     return found
 
 

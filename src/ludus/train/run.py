@@ -18,7 +18,7 @@ from ludus.train.collect import world
 from ludus.train.folder import RunFolder
 from ludus.train.loop import State, start, train
 from ludus.train.progress import Progress, Silent
-from ludus.train.recipe import Evaluation, Recipe, check, describe
+from ludus.train.recipe import Evaluation, Recipe, RecipeError, check, describe
 from ludus.train.trackers import Tracker
 from ludus.types import Engine, Env, Group, Key, Learner, Request, Rollout, Strategy, Task
 
@@ -64,6 +64,8 @@ def run(
         progress:  (steps in all, steps done) -> what is shown meanwhile.
     """
     check(recipe)
+    if checkpoint_every < 1:
+        raise RecipeError(f"--checkpoint-every {checkpoint_every}; give at least 1")
     folder = RunFolder.create(
         out, describe(recipe), seed, name=name, resume=resume, may_change=MAY_CHANGE
     )

@@ -71,12 +71,11 @@ def run_study(
 
     A study that was stopped begins anew in its folder; one that is over is not measured again.
     """
-    RunFolder.create(out, describe(study), seed, name=name, resume=resume)
-    summary = out / "summary.json"
-    if summary.exists():
-        return dict(json.loads(summary.read_text())["measures"])
+    folder = RunFolder.create(out, describe(study), seed, name=name, resume=resume)
+    if folder.summary is not None:
+        return dict(folder.summary["measures"])
     began = time.perf_counter()
     measures = {name: float(value) for name, value in study.measure(seed, out, track).items()}
     told: dict[str, Any] = {"measures": measures, "seconds": time.perf_counter() - began}
-    write_atomic(summary, (json.dumps(told, indent=1) + "\n").encode())
+    write_atomic(out / "summary.json", (json.dumps(told, indent=1) + "\n").encode())
     return measures

@@ -62,7 +62,7 @@ class TensorBoard:
 
     def __init__(self, run: Path, *, after: int = 0) -> None:
         writer = _load("torch.utils.tensorboard", "tensorboard").SummaryWriter
-        self.writer = writer(str(run / "tensorboard"), purge_step=after + 1 if after else None)
+        self.writer = writer(str(run / "tensorboard"), purge_step=after + 1)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():

@@ -106,4 +106,4 @@ def open_model(
     else:
         where = base.folder(str(name)) if str(name) in base.SHIPPED else name
     model, tokenizer = load(where, device=device)
-    return model, Renderer(tokenizer, pictures=model.pictures)
+    return model, Renderer(tokenizer, pictures=model.pictures, stops=model.stops)

@@ -129,6 +129,7 @@ class _Schedule:
         self._back: dict[int, asyncio.Future] = {}  # returned early, waiting for that tick
         self._returned = asyncio.Event()
         self._tickets = 0
+        self._ended = False  # nobody is let go on any more, so nobody may wait for it
 
     @property
     def parked(self) -> int:
@@ -141,11 +142,14 @@ class _Schedule:
 
     async def rejoin(self, ticket: int) -> None:
         self._returned.set()
-        if self.overlap is not None:
-            self._back[ticket] = asyncio.get_running_loop().create_future()
-            await self._back[ticket]
-            del self._back[ticket]
-        del self._due[ticket]
+        try:
+            if self.overlap is not None and not self._ended:
+                self._back[ticket] = asyncio.get_running_loop().create_future()
+                await self._back[ticket]
+        finally:  # a strategy may cancel a call that has returned and waits for its tick
+            self._back.pop(ticket, None)
+            del self._due[ticket]
+            self._returned.set()
 
     async def run(
         self, coroutines: Sequence[Coroutine[Any, Any, list[Rollout]]]
@@ -178,6 +182,7 @@ class _Schedule:
                 self.tick += 1
             return [task.result() for task in tasks]
         finally:
+            self._ended = True
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -191,12 +196,12 @@ class _Schedule:
             await asyncio.sleep(0 if spins < 1000 else 0.001)
 
     async def _join(self, due: Sequence[int]) -> None:
-        """Wait until all of these have returned, then let them go on together."""
-        while not all(ticket in self._back for ticket in due):
+        """Wait until all of these have returned, or were cancelled, then let them go on together."""
+        while any(ticket in self._due and ticket not in self._back for ticket in due):
             self._returned.clear()
-            if not all(ticket in self._back for ticket in due):
-                await self._returned.wait()
+            await self._returned.wait()
         for ticket in due:
-            self._back[ticket].set_result(None)
+            if ticket in self._back and not self._back[ticket].done():
+                self._back[ticket].set_result(None)
         while any(ticket in self._due for ticket in due):
             await asyncio.sleep(0)

@@ -7,6 +7,7 @@ does not depend on the number of passes. Log-probabilities come from hidden stat
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ludus.engines.local.model import CausalModel
 from ludus.engines.local.packed import hidden_before, passes, policy, scatter
@@ -120,21 +122,39 @@ class LocalLearner:
         for rows in passes(batch, self.optim.pass_tokens, teaching):
             part = batch.rows(rows).to(self.model.device)
             cut = tuple(w[rows, : part.tokens.shape[1]].to(self.model.device) for w in weights)
-            sums = self._policy_gradient(part, cut, seen) if self._policy_learns else {}
-            if self.critic is not None:
-                assert part.value is not None and part.returns is not None
-                each = clipped_value(
-                    self.critic(part),
-                    part.value,
-                    part.returns,
-                    part.mask,
-                    clip=self.optim.critic_clip,
-                )
-                sums["value_loss"] = (each * cut[0]).sum()
-                sums["value_loss"].backward()
+            with self._checkpointed():
+                sums = self._policy_gradient(part, cut, seen) if self._policy_learns else {}
+                if self.critic is not None:
+                    sums["value_loss"] = self._value_gradient(self.critic, part, cut[0])
             for name, value in sums.items():
                 totals[name] = totals.get(name, 0.0) + float(value.detach())
         return totals
+
+    @contextmanager
+    def _checkpointed(self) -> Iterator[None]:
+        """transformers checkpoints a layer while it trains; what it holds does not train, so no dropout."""
+        bodies = [self.model.module, *([self.critic.module] if self.critic else [])]
+        layers = [
+            layer
+            for body in bodies
+            for layer in body.modules()
+            if self.optim.checkpointing and isinstance(layer, GradientCheckpointingLayer)
+        ]
+        try:
+            for layer in layers:
+                layer.training = True
+            yield
+        finally:
+            for layer in layers:
+                layer.training = False
+
+    def _value_gradient(self, critic: Critic, part: Batch, weight: Tensor) -> Tensor:
+        assert part.value is not None and part.returns is not None
+        clip = self.optim.critic_clip
+        each = clipped_value(critic(part), part.value, part.returns, part.mask, clip=clip)
+        loss = (each * weight).sum()
+        loss.backward()
+        return loss
 
     def _policy_gradient(
         self, part: Batch, weights: tuple[Tensor, ...], seen: int

@@ -118,6 +118,13 @@ class CausalModel:
         """What a renderer has to know to show pictures to this model; None if it reads text alone."""
         return None if self.tower is None else self.tower.told()
 
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """Ids that end a turn, as its generation_config.json names them; a template may know fewer."""
+        config = self.module.generation_config
+        ends = None if config is None else config.eos_token_id
+        return (ends,) if isinstance(ends, int) else tuple(ends or ())
+
     def copy(self) -> CausalModel:
         """The same model with weights of its own."""
         module = copy.deepcopy(self.module)

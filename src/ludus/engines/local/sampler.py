@@ -111,12 +111,14 @@ class LocalSampler:
         return await work.future
 
     async def score(self, context: Node, tokens: np.ndarray) -> np.ndarray:
+        if not len(tokens):
+            return np.zeros(0, np.float32)
         ids = np.concatenate([context.context(), tokens])
         if len(ids) > self.model.max_length:
             raise ContextTooLong(
                 f"{len(ids)} tokens to score and the model takes {self.model.max_length}"
             )
-        if len(tokens) and int(tokens.max()) >= vocabulary(self.model.module):
+        if int(tokens.max()) >= vocabulary(self.model.module):
             raise ValueError(
                 f"{int(tokens.max())} is no token, so it has no probability; score tokens alone"
             )
@@ -294,7 +296,8 @@ class LocalSampler:
         """Has a stop string been completed? Only the tail that could hold one is decoded."""
         if not work.sampling.stop:
             return False
-        reach = max(len(stop) for stop in work.sampling.stop) + 8
+        # in bytes, because a token may be as little as one of them
+        reach = max(len(stop.encode()) for stop in work.sampling.stop) + 8
         text = self.renderer.text(np.array(work.said[-reach:]))
         return any(stop in text for stop in work.sampling.stop)
 

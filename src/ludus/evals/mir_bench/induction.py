@@ -78,9 +78,11 @@ class Induction:
         each trivial rule, the best of them as "trivial/.."; then "funnel/STAGE"."""
         key = Key(seed, ("mir-bench",))
         pool = self.problems(seed)
-        if short := [p for p in pool.problems if len(p.shots) < max(self.shots)]:
+        most = max(setting.shots for setting in self.settings())
+        if short := [p for p in pool.problems if len(p.shots) < most]:
             raise ValueError(
-                f"{short[0].function.name} has {len(short[0].shots)} shots; give fewer in `shots`"
+                f"{short[0].function.name} has {len(short[0].shots)} shots, and a prompt wants {most}; give fewer in "
+                f"`shots` and `wrong_shots` (`copies` go with {COPIED})"
             )
         model, renderer = open_model(self.model, seed=seed)
         engine = LocalEngine(LocalSampler(model, renderer))

@@ -69,9 +69,10 @@ def _read(where: Path) -> Iterator[Mapping[str, Any]]:
 
         yield from parquet.read_table(where).to_pylist()
     elif where.suffix == ".jsonl":
-        yield from (json.loads(line) for line in where.read_text().splitlines() if line.strip())
+        with where.open(encoding="utf-8") as lines:  # not splitlines: a text may hold U+2028
+            yield from (json.loads(line) for line in lines if line.strip())
     elif where.suffix == ".json":
-        yield from json.loads(where.read_text())
+        yield from json.loads(where.read_text(encoding="utf-8"))
     else:
         raise NoSuchData(f"{where.name} is neither .parquet, .jsonl nor .json")
 

@@ -33,6 +33,15 @@ class ManyShots:
     lenient: bool = False
     name: str = "mir-bench"
 
+    def __post_init__(self) -> None:
+        for split, problems in self.problems.items():
+            if len({len(problem.tests) for problem in problems}) > 1:
+                raise ValueError(f"{split} problems have different numbers of tests; give as many")
+            if few := [p for p in problems if len(p.shots) < max(self.shots, default=0)]:
+                raise ValueError(
+                    f"{few[0].function.name} has {len(few[0].shots)} shots; give fewer in shots={self.shots}"
+                )
+
     def tasks(self, split: Split = "train") -> Sequence[Task]:
         made = []
         for problem in self.problems[split]:
