@@ -6,10 +6,9 @@ import json
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ludus import cli_env, recipes
-from ludus.types import Explained, Sampling
+from ludus.types import Explained
 
 console = Console()
 Text = tyro.conf.Positional
@@ -212,6 +211,7 @@ class Eval:
         from ludus.engines.local.engine import LocalEngine
         from ludus.engines.local.sampler import LocalSampler
         from ludus.evals.metrics import table
+        from ludus.rollouts.settings import at_temperature
         from ludus.train.folder import RunFolder
         from ludus.train.recipe import Recipe
         from ludus.train.run import evaluate, held_out
@@ -446,31 +446,6 @@ def chosen(
     if steps is not None and not isinstance(recipe, Recipe):
         raise SystemExit(f"{name} is no training run and has no --steps; see its fields with --set")
     return recipe if steps is None else replace(recipe, steps=steps)
-
-
-def at_temperature(piece: Any, temperature: float) -> Any:
-    """A strategy with every Sampling in it, and in what it wraps, at this temperature."""
-
-    def inside(value: Any) -> Any:
-        return at_temperature(value, temperature)
-
-    if isinstance(piece, Sampling):
-        return replace(piece, temperature=temperature)
-    if is_dataclass(piece) and not isinstance(piece, type):
-        now = {f.name: getattr(piece, f.name) for f in fields(piece) if f.init}
-        new = {name: made for name, old in now.items() if (made := inside(old)) is not old}
-        return replace(piece, **new) if new else piece
-    if isinstance(piece, partial):
-        args, keywords = inside(piece.args), inside(piece.keywords)
-        same = args is piece.args and keywords is piece.keywords
-        return piece if same else partial(piece.func, *args, **keywords)
-    if isinstance(piece, list | tuple):
-        made = [inside(each) for each in piece]
-        return piece if all(a is b for a, b in zip(made, piece, strict=True)) else type(piece)(made)
-    if isinstance(piece, Mapping):
-        held = {name: inside(each) for name, each in piece.items()}
-        return piece if all(held[name] is piece[name] for name in piece) else held
-    return piece
 
 
 def fresh(parent: Path, name: str) -> Path:

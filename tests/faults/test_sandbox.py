@@ -217,7 +217,7 @@ PROGRAMS = [
     Hostile("writes to the root", "fails(open, '/x', 'w')\nfails(open, '/dev/x', 'w')", says="fails"),
     Hostile("deletes all", "rm -rf /usr/bin /usr/lib/os-release /program /proc/1 2>/dev/null; ls /usr/bin/env", says="/usr/bin/env", shell=True),
     Hostile("changes its program", "fails(open, '/program', 'a')", says="fails"),
-    Hostile("reads passwords", "fails(open, '/etc/shadow')\nfails(open, '/root/.ssh/id_rsa')", says="fails"),
+    Hostile("reads passwords", f"fails(open, '/etc/shadow')\nfails(open, {str(Path(__file__).resolve())!r})", says="fails"),
     Hostile("looks for homes", "print(os.path.exists('/home'), os.path.exists('/work'), os.path.exists('/sys'))", says="False False False"),
     Hostile("fills the disk", "fails(lambda: [open(str(n), 'wb').write(bytes(1 << 20)) for n in range(9)])", says="No space"),
     Hostile("one large file", "f = open('x', 'wb', 0)\nfails(lambda: [f.write(bytes(1 << 18)) for _ in range(9)])", says="too large"),
@@ -237,7 +237,7 @@ PROGRAMS = [
     # ---- /proc and the environment
     Hostile("other processes", "print(sum(name.isdigit() for name in os.listdir('/proc')) <= 4)", says="True"),
     Hostile("environment", "print(sorted(os.environ))\nprint(subprocess.run('cat /proc/*/environ', shell=True, capture_output=True).stdout)"),
-    Hostile("root of the first process", "fails(os.listdir, '/proc/1/root/home')\nfails(open, '/proc/1/cwd/OUTSIDE')", says="fails"),
+    Hostile("root of the first process", "fails(os.listdir, '/proc/1/root' + '/home')\nfails(open, '/proc/1/cwd/OUTSIDE')", says="fails"),
     Hostile("kernel settings", "fails(open, '/proc/sys/kernel/core_pattern', 'w')\nfails(open, '/proc/sysrq-trigger', 'w')", says="fails"),
     Hostile("kernel memory", "fails(open, '/proc/kcore', 'rb')", says="fails"),
     Hostile("out of memory score", "fails(open('/proc/self/oom_score_adj', 'wb', 0).write, b'-1000')", says="fails"),

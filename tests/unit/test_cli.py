@@ -13,10 +13,10 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from ludus.cli import Eval, Run, at_temperature, chosen
+from ludus.cli import Eval, Run, chosen
 from ludus.curricula.horizon import fixed, staged
 from ludus.recipes.agents import agentgym_rl
-from ludus.rollouts.settings import samplings
+from ludus.rollouts.settings import at_temperature, samplings
 from ludus.train.folder import FolderError
 from ludus.train.override import OverrideError, override
 from ludus.train.recipe import RecipeError, check, describe

@@ -7,9 +7,11 @@ as one new message. A template that rewrites its past opens a new context, and t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from ludus.envs.guard import EnvFault, Guarded
+from ludus.rollouts.episode import played
 from ludus.types import (
     ContextTooLong,
     End,
@@ -42,19 +44,12 @@ class AgentLoop:
     async def __call__(
         self, request: Request, sampler: Sampler, env: Guarded | None, key: Key
     ) -> Rollout:
-        if env is None:
-            raise ValueError("an agent loop wants an environment: give the recipe an env")
-        try:
-            step = await env.reset(request.task, request.seed)
-        except EnvFault as fault:
-            return Rollout(request.task, (), (), 0.0, fault.end, error=str(fault))
-        try:
-            return await self._play(request, sampler, env, key, step)
-        finally:
-            await env.leave(step.state)
+        return await played(
+            "an agent loop", request, env, partial(self._play, request, sampler, key)
+        )
 
     async def _play(
-        self, request: Request, sampler: Sampler, env: Guarded, key: Key, step: Step
+        self, request: Request, sampler: Sampler, key: Key, env: Guarded, step: Step
     ) -> Rollout:
         renderer: Any = sampler.renderer
         opening = (*request.task.prompt, *request.guidance, Message("user", step.observation))

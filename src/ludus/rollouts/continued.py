@@ -7,9 +7,11 @@ behind it as one text.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from ludus.envs.guard import EnvFault, Guarded
+from ludus.rollouts.episode import played
 from ludus.rollouts.forced import encode
 from ludus.search.prefixes import completion_reward
 from ludus.types import (
@@ -55,21 +57,10 @@ class Continued:
     async def __call__(
         self, request: Request, sampler: Sampler, env: Guarded | None, key: Key
     ) -> Rollout:
-        if env is None:
-            raise ValueError(
-                "Continued wants an environment that judges answers: give the recipe an env"
-            )
-        try:
-            step = await env.reset(request.task, request.seed)
-        except EnvFault as fault:
-            return Rollout(request.task, (), (), 0.0, fault.end, error=str(fault))
-        try:
-            return await self._answer(request, sampler, env, key, step)
-        finally:
-            await env.leave(step.state)
+        return await played("Continued", request, env, partial(self._answer, request, sampler, key))
 
     async def _answer(
-        self, request: Request, sampler: Sampler, env: Guarded, key: Key, step: Step
+        self, request: Request, sampler: Sampler, key: Key, env: Guarded, step: Step
     ) -> Rollout:
         task, renderer = request.task, sampler.renderer
         begun = str(task.extras.get(BEGUN, ""))

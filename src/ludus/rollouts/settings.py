@@ -1,4 +1,4 @@
-"""The samplings that a strategy holds, in itself and in what it wraps: what an engine must honour, told at once."""
+"""The samplings that a strategy holds, in itself and in what it wraps: all of them told, or changed at once."""
 
 from __future__ import annotations
 
@@ -24,3 +24,28 @@ def samplings(value: Any) -> Iterator[Sampling]:
     elif isinstance(value, list | tuple):
         for each in value:
             yield from samplings(each)
+
+
+def at_temperature(piece: Any, temperature: float) -> Any:
+    """A strategy with every Sampling in it, and in what it wraps, at this temperature."""
+
+    def inside(value: Any) -> Any:
+        return at_temperature(value, temperature)
+
+    if isinstance(piece, Sampling):
+        return dataclasses.replace(piece, temperature=temperature)
+    if dataclasses.is_dataclass(piece) and not isinstance(piece, type):
+        now = {f.name: getattr(piece, f.name) for f in dataclasses.fields(piece) if f.init}
+        new = {name: made for name, old in now.items() if (made := inside(old)) is not old}
+        return dataclasses.replace(piece, **new) if new else piece
+    if isinstance(piece, functools.partial):
+        args, keywords = inside(piece.args), inside(piece.keywords)
+        same = args is piece.args and keywords is piece.keywords
+        return piece if same else functools.partial(piece.func, *args, **keywords)
+    if isinstance(piece, list | tuple):
+        made = [inside(each) for each in piece]
+        return piece if all(a is b for a, b in zip(made, piece, strict=True)) else type(piece)(made)
+    if isinstance(piece, Mapping):
+        held = {name: inside(each) for name, each in piece.items()}
+        return piece if all(held[name] is piece[name] for name in piece) else held
+    return piece

@@ -8,9 +8,11 @@ are trained on: the thought by its log-densities where it is soft, the answer by
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from ludus.envs.guard import EnvFault, Guarded
+from ludus.rollouts.episode import played
 from ludus.rollouts.forced import encode
 from ludus.types import (
     ContextTooLong,
@@ -52,19 +54,12 @@ class SoftThought:
     async def __call__(
         self, request: Request, sampler: Sampler, env: Guarded | None, key: Key
     ) -> Rollout:
-        if env is None:
-            raise ValueError("a SoftThought wants an environment: give the recipe an env")
-        try:
-            step = await env.reset(request.task, request.seed)
-        except EnvFault as fault:
-            return Rollout(request.task, (), (), 0.0, fault.end, error=str(fault))
-        try:
-            return await self._answer(request, sampler, env, key, step)
-        finally:
-            await env.leave(step.state)
+        return await played(
+            "a SoftThought", request, env, partial(self._answer, request, sampler, key)
+        )
 
     async def _answer(
-        self, request: Request, sampler: Sampler, env: Guarded, key: Key, step: Step
+        self, request: Request, sampler: Sampler, key: Key, env: Guarded, step: Step
     ) -> Rollout:
         renderer: Any = sampler.renderer
         opening = (*request.task.prompt, *request.guidance, Message("user", step.observation))

@@ -15,10 +15,12 @@ trained where it was written; read back, it is prompt.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from ludus.data.trace import Trace
 from ludus.envs.guard import EnvFault, Guarded
+from ludus.rollouts.episode import played
 from ludus.types import (
     Completion,
     ContextTooLong,
@@ -81,21 +83,12 @@ class Summarise:
     async def __call__(
         self, request: Request, sampler: Sampler, env: Guarded | None, key: Key
     ) -> Rollout:
-        if env is None:
-            raise ValueError(
-                "an agent that summarises wants an environment: give the recipe an env"
-            )
-        try:
-            step = await env.reset(request.task, request.seed)
-        except EnvFault as fault:
-            return Rollout(request.task, (), (), 0.0, fault.end, error=str(fault))
-        try:
-            return await self._play(request, sampler, env, key, step)
-        finally:
-            await env.leave(step.state)
+        return await played(
+            "an agent that summarises", request, env, partial(self._play, request, sampler, key)
+        )
 
     async def _play(
-        self, request: Request, sampler: Sampler, env: Guarded, key: Key, step: Step
+        self, request: Request, sampler: Sampler, key: Key, env: Guarded, step: Step
     ) -> Rollout:
         trace = Trace(sampler.renderer)
         opening = (*request.task.prompt, *request.guidance, Message("user", step.observation))
